@@ -1,0 +1,158 @@
+namespace Evenkeel.Config;
+
+// The declarative configuration, typed: what was written, with every default filled in. One shape for YAML, JSON,
+// the REST API, the revisions and the renderer; docs/configuration.md lists the keys. Times are TimeSpans here and
+// strings with a unit ("800ms", "10s") on the wire.
+
+/// <summary>The whole desired state of a gateway.</summary>
+public sealed record ConfigDocument
+{
+    public GatewayConfig Gateway { get; init; } = new();
+    public IReadOnlyList<InstanceConfig> Instances { get; init; } = [];
+    public IReadOnlyList<PoolConfig> Pools { get; init; } = [];
+    public FailoverConfig FailoverConfig { get; init; } = new();
+    public IReadOnlyList<ClientConfig> Clients { get; init; } = [];
+    public IReadOnlyList<AlertConfig> Alerts { get; init; } = [];
+    public IReadOnlyList<WebhookConfig> Webhooks { get; init; } = [];
+}
+
+/// <param name="Listen">Address and port of the edge.</param>
+/// <param name="Workers">nginx worker processes; null means one per core ("auto").</param>
+/// <param name="Anonymous">Null: true as long as no client exists.</param>
+public sealed record GatewayConfig(string Listen = "127.0.0.1:8080", int? Workers = null, bool? Anonymous = null);
+
+/// <summary>One provider endpoint.</summary>
+public sealed record InstanceConfig
+{
+    public required string Name { get; init; }
+    public required string BaseUrl { get; init; }
+    public string? Provider { get; init; }
+    /// <summary>"env:NAME", "file:PATH", a literal (only on the way in) or "secret:ID" once it is stored.</summary>
+    public string? ApiKey { get; init; }
+    /// <summary>The upstream's name of the model; null: the name the client asked for.</summary>
+    public string? Model { get; init; }
+    public int Weight { get; init; } = 1;
+    public int MaxConnections { get; init; } = 100;
+    public TimeSpan BaseLatency { get; init; } = TimeSpan.FromSeconds(1);
+    public bool Enabled { get; init; } = true;
+    /// <summary>True: no new requests; those in flight end in peace.</summary>
+    public bool Drain { get; init; }
+    public PriceConfig? Price { get; init; }
+    public IReadOnlyList<string> Capabilities { get; init; } = [];
+    public TlsConfig Tls { get; init; } = new();
+    public TimeoutsConfig Timeouts { get; init; } = new();
+}
+
+public sealed record PriceConfig(decimal InputPerMillion, decimal OutputPerMillion, decimal? CachedInputPerMillion = null, string Currency = "USD");
+
+public sealed record TlsConfig(bool Verify = true, string? CaFile = null, string? ServerName = null);
+
+public sealed record TimeoutsConfig
+{
+    public TimeSpan Connect { get; init; } = TimeSpan.FromSeconds(2);
+    public TimeSpan FirstToken { get; init; } = TimeSpan.FromSeconds(10);
+    public TimeSpan Idle { get; init; } = TimeSpan.FromSeconds(10);
+    public TimeSpan Total { get; init; } = TimeSpan.FromMinutes(10);
+    /// <summary>Tokens per second below which a running stream counts as stalled; 0 switches the floor off.</summary>
+    public double MinTokensPerSecond { get; init; }
+}
+
+public enum Algorithm { Weighted, LeastLoad, RoundRobin }
+
+public enum StreamBuffer { None, Full }
+
+/// <summary>What a client asks for: public model names, ordered tiers, failover settings.</summary>
+public sealed record PoolConfig
+{
+    public required string Name { get; init; }
+    public IReadOnlyList<string> Models { get; init; } = [];
+    public Algorithm Algorithm { get; init; } = Algorithm.Weighted;
+    public IReadOnlyList<TierConfig> Tiers { get; init; } = [];
+    public StreamBuffer StreamBuffer { get; init; } = StreamBuffer.None;
+    public QueueConfig Queue { get; init; } = new();
+    public RetryConfig Retry { get; init; } = new();
+    public GhostConfig Ghost { get; init; } = new();
+    /// <summary>The pool's own block; null: the global one.</summary>
+    public FailoverConfig? FailoverConfig { get; init; }
+}
+
+/// <param name="Name">Unique inside the pool; default: "tier-N".</param>
+/// <param name="Instances">Names of instances.</param>
+/// <param name="Model">The upstream model for all instances of this tier; null: each instance's own.</param>
+public sealed record TierConfig(string Name, IReadOnlyList<string> Instances, string? Model = null);
+
+public sealed record QueueConfig { public int Size { get; init; } = 100; public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(2); }
+
+public sealed record RetryConfig
+{
+    public int MaxAttempts { get; init; } = 4;
+    public double BudgetRatio { get; init; } = 0.2;
+    public int BudgetMinPerSecond { get; init; } = 10;
+    public TimeSpan RetryAfterMaxWait { get; init; } = TimeSpan.FromSeconds(3);
+}
+
+public sealed record GhostConfig { public int PerDay { get; init; } = 100; public int MaxTokensPerDay { get; init; } = 20_000; }
+
+/// <summary>The article's block, word for word.</summary>
+public sealed record FailoverConfig
+{
+    public HealthCheckConfig HealthCheck { get; init; } = new();
+    public CircuitBreakerConfig CircuitBreaker { get; init; } = new();
+    public FallbackConfig Fallback { get; init; } = new();
+}
+
+public sealed record HealthCheckConfig
+{
+    public TimeSpan Interval { get; init; } = TimeSpan.FromSeconds(10);
+    public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(5);
+    public int UnhealthyThreshold { get; init; } = 3;
+    public int HealthyThreshold { get; init; } = 2;
+}
+
+public sealed record CircuitBreakerConfig
+{
+    /// <summary>A ratio, 0.5 for the written "50%".</summary>
+    public double ErrorRateThreshold { get; init; } = 0.5;
+    public TimeSpan SlidingWindow { get; init; } = TimeSpan.FromSeconds(60);
+    public int HalfOpenMaxRequests { get; init; } = 5;
+    public TimeSpan RecoveryTimeout { get; init; } = TimeSpan.FromSeconds(30);
+    /// <summary>Calls in the window below which the error rate says nothing.</summary>
+    public int MinRequests { get; init; } = 20;
+}
+
+public enum DefaultResponseMode { Error, Completion }
+
+public sealed record FallbackConfig
+{
+    public TimeSpan CacheTtl { get; init; } = TimeSpan.FromSeconds(3600);
+    public string DefaultResponse { get; init; } = "System busy, please retry shortly";
+    /// <summary>Error: 503 in OpenAI's error shape. Completion: a normal answer carrying the text.</summary>
+    public DefaultResponseMode DefaultResponseMode { get; init; } = DefaultResponseMode.Error;
+    /// <summary>A model that no tier names means an implicit last tier: the same instances asked for this model.</summary>
+    public string? DegradedModel { get; init; }
+}
+
+public sealed record ClientConfig
+{
+    public required string Name { get; init; }
+    /// <summary>As <see cref="InstanceConfig.ApiKey"/>.</summary>
+    public required string Key { get; init; }
+    /// <summary>Public model names this client may ask for; empty: all.</summary>
+    public IReadOnlyList<string> Models { get; init; } = [];
+    public int? RequestsPerMinute { get; init; }
+    public int? TokensPerMinute { get; init; }
+    public BudgetConfig? Budget { get; init; }
+}
+
+public sealed record BudgetConfig(decimal Amount, string Currency = "USD", string Per = "month");
+
+public sealed record AlertConfig
+{
+    public required string Name { get; init; }
+    public required string Metric { get; init; }
+    /// <summary>As written: "3s", "5%" or a number.</summary>
+    public required string Above { get; init; }
+    public TimeSpan For { get; init; } = TimeSpan.Zero;
+}
+
+public sealed record WebhookConfig { public required string Name { get; init; } public required string Url { get; init; } public string Format { get; init; } = "json"; }
