@@ -1,0 +1,237 @@
+using System.Buffers;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using Evenkeel.Config;
+
+namespace Evenkeel.Publishing;
+
+/// <summary>
+/// What is pushed. Json holds provider keys: it is for a node's admin listener and for nothing else. Digest is the sha256 (hex) of the
+/// payload without revision and digest. Faults is what had to be left out, for the operator to see.
+/// </summary>
+public sealed record Snapshot(long Revision, string Digest, ReadOnlyMemory<byte> Json, IReadOnlyList<SnapshotFault> Faults);
+
+/// <summary>Path is the place in the document, as in validation faults.</summary>
+public sealed record SnapshotFault(string Path, string Message);
+
+/// <summary>
+/// Document, revision and resolved secrets to the snapshot that is pushed to the nodes. Pure, with a fixed order, so that the same
+/// configuration always has the same digest. Every default and the implicit degraded tier are explicit here: a node knows no rules
+/// of the configuration. An instance whose key cannot be resolved is pushed disabled, a client without a key is left out; each is a fault.
+/// </summary>
+public static class SnapshotBuilder
+{
+    private const int Format = 1;
+
+    /// <summary><paramref name="secret"/> gives the value behind a reference (env:…, file:…, secret:…), or null when there is none.</summary>
+    public static Snapshot Build(ConfigDocument document, long revision, Func<string, string?> secret)
+    {
+        var faults = new List<SnapshotFault>();
+        var payload = Write(json => WritePayload(json, document, secret, faults));
+        var digest = Convert.ToHexStringLower(SHA256.HashData(payload.Span));
+        faults.Clear();
+        var whole = Write(json =>
+        {
+            json.WriteNumber("format", Format);
+            json.WriteNumber("revision", revision);
+            json.WriteString("digest", digest);
+            WritePayload(json, document, secret, faults);
+        });
+        return new Snapshot(revision, digest, whole, faults);
+    }
+
+    private static ReadOnlyMemory<byte> Write(Action<Utf8JsonWriter> members)
+    {
+        var buffer = new ArrayBufferWriter<byte>();
+        using (var json = new Utf8JsonWriter(buffer, new JsonWriterOptions { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping }))
+        {
+            json.WriteStartObject();
+            members(json);
+            json.WriteEndObject();
+        }
+        return buffer.WrittenMemory;
+    }
+
+    private static void WritePayload(Utf8JsonWriter json, ConfigDocument document, Func<string, string?> secret, List<SnapshotFault> faults)
+    {
+        json.WriteStartObject("gateway");
+        json.WriteBoolean("anonymous", document.Gateway.Anonymous ?? document.Clients.Count == 0);
+        json.WriteEndObject();
+
+        var breakers = BreakersByInstance(document);
+        json.WriteStartArray("instances");
+        foreach (var (at, instance) in document.Instances.Index().OrderBy(entry => entry.Item.Name, StringComparer.Ordinal))
+        {
+            var key = instance.ApiKey is null ? null : secret(instance.ApiKey);
+            var keyIsMissing = instance.ApiKey is not null && key is null;
+            if (keyIsMissing)
+                faults.Add(new SnapshotFault($"instances[{at}].api_key", $"\"{instance.Name}\" is disabled: its key cannot be resolved"));
+            WriteInstance(json, instance, key, instance.Enabled && !keyIsMissing, breakers[instance.Name]);
+        }
+        json.WriteEndArray();
+
+        json.WriteStartArray("pools");
+        foreach (var pool in document.Pools.OrderBy(pool => pool.Name, StringComparer.Ordinal)) WritePool(json, pool, pool.FailoverConfig ?? document.FailoverConfig);
+        json.WriteEndArray();
+
+        json.WriteStartArray("clients");
+        foreach (var (at, client) in document.Clients.Index().OrderBy(entry => entry.Item.Name, StringComparer.Ordinal))
+        {
+            if (secret(client.Key) is { } key) WriteClient(json, client, key);
+            else faults.Add(new SnapshotFault($"clients[{at}].key", $"\"{client.Name}\" is left out: its key cannot be resolved"));
+        }
+        json.WriteEndArray();
+    }
+
+    private static void WriteInstance(Utf8JsonWriter json, InstanceConfig instance, string? key, bool enabled, FailoverConfig breaker)
+    {
+        var url = new Uri(instance.BaseUrl, UriKind.Absolute);
+        json.WriteStartObject();
+        json.WriteString("name", instance.Name);
+        WriteOptional(json, "provider", instance.Provider);
+        json.WriteString("scheme", url.Scheme);
+        // An IPv6 address keeps its brackets: both the Host header and the cosocket want them.
+        json.WriteString("host", url.HostNameType == UriHostNameType.IPv6 ? url.Host : url.IdnHost);
+        json.WriteNumber("port", url.Port);
+        json.WriteString("path", url.AbsolutePath.TrimEnd('/'));
+        WriteOptional(json, "api_key", key);
+        WriteOptional(json, "model", instance.Model);
+        json.WriteNumber("weight", instance.Weight);
+        json.WriteNumber("max_connections", instance.MaxConnections);
+        json.WriteNumber("base_latency_ms", Ms(instance.BaseLatency));
+        json.WriteBoolean("enabled", enabled);
+        json.WriteBoolean("drain", instance.Drain);
+        WriteStrings(json, "capabilities", instance.Capabilities);
+
+        json.WriteStartObject("tls");
+        json.WriteBoolean("verify", instance.Tls.Verify);
+        WriteOptional(json, "server_name", instance.Tls.ServerName);
+        json.WriteEndObject();
+
+        if (instance.Price is { } price)
+        {
+            json.WriteStartObject("price");
+            json.WriteNumber("input_per_million", price.InputPerMillion);
+            if (price.CachedInputPerMillion is { } cached) json.WriteNumber("cached_input_per_million", cached);
+            json.WriteNumber("output_per_million", price.OutputPerMillion);
+            json.WriteString("currency", price.Currency);
+            json.WriteEndObject();
+        }
+
+        json.WriteStartObject("timeouts_ms");
+        json.WriteNumber("connect", Ms(instance.Timeouts.Connect));
+        json.WriteNumber("first_token", Ms(instance.Timeouts.FirstToken));
+        json.WriteNumber("idle", Ms(instance.Timeouts.Idle));
+        json.WriteNumber("total", Ms(instance.Timeouts.Total));
+        json.WriteEndObject();
+        json.WriteNumber("min_tokens_per_second", instance.Timeouts.MinTokensPerSecond);
+        WriteBreaker(json, breaker);
+        json.WriteEndObject();
+    }
+
+    private static void WritePool(Utf8JsonWriter json, PoolConfig pool, FailoverConfig failover)
+    {
+        json.WriteStartObject();
+        json.WriteString("name", pool.Name);
+        WriteStrings(json, "models", pool.Models);
+        json.WriteString("algorithm", pool.Algorithm switch
+        {
+            Algorithm.Weighted => "weighted",
+            Algorithm.LeastLoad => "least_load",
+            Algorithm.RoundRobin => "round_robin",
+            _ => throw new ArgumentOutOfRangeException(nameof(pool)),
+        });
+
+        json.WriteStartArray("tiers");
+        foreach (var tier in EffectiveTiers(pool, failover.Fallback.DegradedModel))
+        {
+            json.WriteStartObject();
+            json.WriteString("name", tier.Name);
+            WriteOptional(json, "model", tier.Model);
+            WriteStrings(json, "instances", tier.Instances);
+            json.WriteEndObject();
+        }
+        json.WriteEndArray();
+
+        json.WriteString("stream_buffer", pool.StreamBuffer == StreamBuffer.Full ? "full" : "none");
+        json.WriteStartObject("queue");
+        json.WriteNumber("size", pool.Queue.Size);
+        json.WriteNumber("timeout_ms", Ms(pool.Queue.Timeout));
+        json.WriteEndObject();
+
+        json.WriteStartObject("retry");
+        json.WriteNumber("max_attempts", pool.Retry.MaxAttempts);
+        json.WriteNumber("budget_ratio", pool.Retry.BudgetRatio);
+        json.WriteNumber("budget_min_per_second", pool.Retry.BudgetMinPerSecond);
+        json.WriteNumber("retry_after_max_wait_ms", Ms(pool.Retry.RetryAfterMaxWait));
+        json.WriteEndObject();
+
+        json.WriteStartObject("fallback");
+        json.WriteNumber("cache_ttl_s", Seconds(failover.Fallback.CacheTtl));
+        json.WriteString("default_response", failover.Fallback.DefaultResponse);
+        json.WriteString("default_response_mode", failover.Fallback.DefaultResponseMode == DefaultResponseMode.Completion ? "completion" : "error");
+        json.WriteEndObject();
+        WriteBreaker(json, failover);
+        json.WriteEndObject();
+    }
+
+    private static void WriteClient(Utf8JsonWriter json, ClientConfig client, string key)
+    {
+        json.WriteStartObject();
+        json.WriteString("name", client.Name);
+        json.WriteString("key_sha256", Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(key))));
+        WriteStrings(json, "models", client.Models);
+        json.WriteEndObject();
+    }
+
+    private static void WriteBreaker(Utf8JsonWriter json, FailoverConfig failover)
+    {
+        json.WriteStartObject("breaker");
+        json.WriteNumber("unhealthy_threshold", failover.HealthCheck.UnhealthyThreshold);
+        json.WriteNumber("healthy_threshold", failover.HealthCheck.HealthyThreshold);
+        json.WriteNumber("error_rate_threshold", failover.CircuitBreaker.ErrorRateThreshold);
+        json.WriteNumber("sliding_window_s", Seconds(failover.CircuitBreaker.SlidingWindow));
+        json.WriteNumber("half_open_max_requests", failover.CircuitBreaker.HalfOpenMaxRequests);
+        json.WriteNumber("recovery_timeout_s", Seconds(failover.CircuitBreaker.RecoveryTimeout));
+        json.WriteNumber("min_requests", failover.CircuitBreaker.MinRequests);
+        json.WriteEndObject();
+    }
+
+    // The global block, unless a pool with a block of its own holds the instance; validation sees to it that such pools agree.
+    private static Dictionary<string, FailoverConfig> BreakersByInstance(ConfigDocument document)
+    {
+        var breakers = document.Instances.ToDictionary(instance => instance.Name, _ => document.FailoverConfig);
+        foreach (var pool in document.Pools)
+        {
+            if (pool.FailoverConfig is not { } own) continue;
+            foreach (var name in pool.Tiers.SelectMany(tier => tier.Instances)) breakers[name] = own;
+        }
+        return breakers;
+    }
+
+    private static IEnumerable<TierConfig> EffectiveTiers(PoolConfig pool, string? degradedModel)
+    {
+        if (degradedModel is null || pool.Tiers.Any(tier => tier.Model == degradedModel)) return pool.Tiers;
+        var name = "degraded";
+        for (var n = 2; pool.Tiers.Any(tier => tier.Name == name); n++) name = $"degraded-{n}";
+        return [.. pool.Tiers, new TierConfig(name, [.. pool.Tiers.SelectMany(tier => tier.Instances).Distinct()], degradedModel)];
+    }
+
+    private static void WriteOptional(Utf8JsonWriter json, string name, string? value)
+    {
+        if (value is not null) json.WriteString(name, value);
+    }
+
+    private static void WriteStrings(Utf8JsonWriter json, string name, IEnumerable<string> values)
+    {
+        json.WriteStartArray(name);
+        foreach (var value in values) json.WriteStringValue(value);
+        json.WriteEndArray();
+    }
+
+    private static long Ms(TimeSpan time) => (long)Math.Round(time.TotalMilliseconds);
+
+    private static decimal Seconds(TimeSpan time) => (decimal)time.Ticks / TimeSpan.TicksPerSecond;
+}
