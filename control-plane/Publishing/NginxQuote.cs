@@ -15,8 +15,8 @@ public static partial class NginxQuote
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-:=,@+%*[]");
 
     /// <summary>
-    /// Any value as one nginx token: bare when nothing in it means anything to nginx, else double-quoted. A "$" is refused: nginx has no
-    /// escape for it, and whether a directive interpolates it depends on the directive.
+    /// Any value as one nginx token: bare when nothing in it means anything to nginx (or nothing is in it), else double-quoted. A "$" is
+    /// refused: nginx has no escape for it, and whether a directive interpolates it depends on the directive.
     /// </summary>
     public static string Token(string value)
     {
@@ -25,7 +25,7 @@ public static partial class NginxQuote
             if (char.IsControl(c)) throw new FormatException("a control character in a value for nginx.conf");
             if (c == '$') throw new FormatException("a \"$\" in a value for nginx.conf, which has no escape for it");
         }
-        if (value.Length > 0 && !value.AsSpan().ContainsAnyExcept(Bare)) return value;
+        if (!value.AsSpan().ContainsAnyExcept(Bare)) return value;
         var quoted = new StringBuilder("\"", value.Length + 2);
         foreach (var c in value)
         {

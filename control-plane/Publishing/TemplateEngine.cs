@@ -8,8 +8,8 @@ namespace Evenkeel.Publishing;
 /// <summary>
 /// The one class that knows the template engine (Handlebars.Net), so that another (Scriban) can take over: in come a template and plain
 /// dictionaries, lists and strings, out comes text. Every <c>{{value}}</c> passes <see cref="NginxQuote.Token"/>; typed helpers
-/// (<c>{{ident x}}</c>, <c>{{listen x}}</c>, <c>{{path x}}</c>) are for positions that take less than any token. A variable that the
-/// model does not have is an error, never an empty string.
+/// (<c>{{ident x}}</c>, <c>{{listen x}}</c>, <c>{{path x}}</c>, <c>{{adapterSocket x}}</c>) are for positions that take less than any
+/// token. A variable that the model does not have is an error, never an empty string.
 /// </summary>
 public sealed partial class TemplateEngine
 {
@@ -28,13 +28,25 @@ public sealed partial class TemplateEngine
         Register("ident", NginxQuote.Identifier);
         Register("listen", NginxQuote.Listen);
         Register("path", NginxQuote.Path);
+        Register("adapterSocket", name => $"unix:run/instances/{NginxQuote.Identifier(name)}.sock");
         render = handlebars.Compile(template);
 
         void Register(string name, Func<string, string> quote) => handlebars.RegisterHelper(name, (output, _, arguments) =>
             output.WriteSafeString(quote(arguments[0] as string ?? throw new FormatException($"{{{{{name}}}}} needs a string"))));
     }
 
-    public string Render(IReadOnlyDictionary<string, object?> model) => render(model);
+    /// <exception cref="FormatException">The model lacks a variable, or a value does not fit its position.</exception>
+    public string Render(IReadOnlyDictionary<string, object?> model)
+    {
+        try
+        {
+            return render(model);
+        }
+        catch (Exception failure) when (failure is not FormatException)
+        {
+            throw new FormatException("the template and its values do not fit: " + failure.GetBaseException().Message, failure);
+        }
+    }
 
     /// <summary>
     /// What a template may not contain, "line N: why" each: raw output (<c>{{{</c>, <c>{{&amp;</c>), which bypasses the quoting, and
@@ -58,7 +70,7 @@ public sealed partial class TemplateEngine
     [GeneratedRegex(@"\\*\{\{+(!--.*?--|[^\n]*?)(\}\}+|\n|\z)", RegexOptions.Singleline | RegexOptions.CultureInvariant)]
     private static partial Regex Tag();
 
-    [GeneratedRegex(@"^\{\{(!--.*--|![^{}]*|else|/(if|each)|(#(if|each) |(ident|listen|path) )?(\.\./)*[A-Za-z][A-Za-z0-9]*)\}\}\z", RegexOptions.Singleline | RegexOptions.CultureInvariant)]
+    [GeneratedRegex(@"^\{\{(!--.*--|![^{}]*|else|/(if|each)|(#(if|each) |(ident|listen|path|adapterSocket) )?(\.\./)*[A-Za-z][A-Za-z0-9]*)\}\}\z", RegexOptions.Singleline | RegexOptions.CultureInvariant)]
     private static partial Regex Plain();
 
     private sealed class NginxEncoder : ITextEncoder
