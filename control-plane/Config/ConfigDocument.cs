@@ -1,3 +1,5 @@
+using System.Text.Json.Serialization;
+
 namespace Evenkeel.Config;
 
 // The declarative configuration, typed: what was written, with every default filled in. One shape for YAML, JSON,
@@ -19,7 +21,10 @@ public sealed record ConfigDocument
 /// <param name="Listen">Address and port of the edge.</param>
 /// <param name="Workers">nginx worker processes; null means one per core ("auto").</param>
 /// <param name="Anonymous">Null: true as long as no client exists.</param>
-public sealed record GatewayConfig(string Listen = "127.0.0.1:8080", int? Workers = null, bool? Anonymous = null);
+public sealed record GatewayConfig(
+    string Listen = "127.0.0.1:8080",
+    [property: JsonConverter(typeof(AutoConverter)), JsonIgnore(Condition = JsonIgnoreCondition.Never)] int? Workers = null,
+    bool? Anonymous = null);
 
 /// <summary>One provider endpoint.</summary>
 public sealed record InstanceConfig
@@ -67,12 +72,13 @@ public sealed record PoolConfig
     public required string Name { get; init; }
     public IReadOnlyList<string> Models { get; init; } = [];
     public Algorithm Algorithm { get; init; } = Algorithm.Weighted;
+    /// <summary>Empty: one tier of all instances. See <see cref="EffectiveConfig.EffectiveTiers"/>.</summary>
     public IReadOnlyList<TierConfig> Tiers { get; init; } = [];
     public StreamBuffer StreamBuffer { get; init; } = StreamBuffer.None;
     public QueueConfig Queue { get; init; } = new();
     public RetryConfig Retry { get; init; } = new();
     public GhostConfig Ghost { get; init; } = new();
-    /// <summary>The pool's own block; null: the global one.</summary>
+    /// <summary>The pool's own block; null: the global one. Keys it leaves out take the global block's values when it is read.</summary>
     public FailoverConfig? FailoverConfig { get; init; }
 }
 
@@ -86,6 +92,7 @@ public sealed record QueueConfig { public int Size { get; init; } = 100; public 
 public sealed record RetryConfig
 {
     public int MaxAttempts { get; init; } = 4;
+    [JsonConverter(typeof(RatioConverter))]
     public double BudgetRatio { get; init; } = 0.2;
     public int BudgetMinPerSecond { get; init; } = 10;
     public TimeSpan RetryAfterMaxWait { get; init; } = TimeSpan.FromSeconds(3);
@@ -112,6 +119,7 @@ public sealed record HealthCheckConfig
 public sealed record CircuitBreakerConfig
 {
     /// <summary>A ratio, 0.5 for the written "50%".</summary>
+    [JsonConverter(typeof(RatioConverter))]
     public double ErrorRateThreshold { get; init; } = 0.5;
     public TimeSpan SlidingWindow { get; init; } = TimeSpan.FromSeconds(60);
     public int HalfOpenMaxRequests { get; init; } = 5;
@@ -129,6 +137,7 @@ public sealed record FallbackConfig
     /// <summary>Error: 503 in OpenAI's error shape. Completion: a normal answer carrying the text.</summary>
     public DefaultResponseMode DefaultResponseMode { get; init; } = DefaultResponseMode.Error;
     /// <summary>A model that no tier names means an implicit last tier: the same instances asked for this model.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.Never)]   // an explicit null in a pool's block is not the same as an absent key
     public string? DegradedModel { get; init; }
 }
 

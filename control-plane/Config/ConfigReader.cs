@@ -1,0 +1,285 @@
+using System.Text;
+using System.Text.RegularExpressions;
+
+namespace Evenkeel.Config;
+
+/// <param name="Document">What could be read, defaults elsewhere; only to be used when there is no fault.</param>
+/// <param name="Faults">Everything that is wrong, at once; empty: the document is valid.</param>
+public sealed record ReadResult(ConfigDocument Document, IReadOnlyList<ConfigFault> Faults)
+{
+    public bool IsValid => Faults.Count == 0;
+}
+
+/// <summary>
+/// YAML or JSON → <see cref="ConfigDocument"/>, checked in full: shape and units here, bounds and references by
+/// <see cref="ConfigValidator"/>. Pure. All faults of both come back together.
+/// </summary>
+public static partial class ConfigReader
+{
+    public static ReadResult Read(string text, ConfigFormat format) => Read(Encoding.UTF8.GetBytes(text), format);
+
+    public static ReadResult Read(ReadOnlyMemory<byte> utf8, ConfigFormat format)
+    {
+        var faults = new FaultList();
+        var ofText = new List<ConfigFault>();
+        var tree = ConfigTree.Parse(utf8, format, ofText);
+        ofText.ForEach(f => faults.Add(f.Path, f.Message, f.Line));
+        if (tree is null)
+        {
+            return new ReadResult(new ConfigDocument(), faults.All());
+        }
+
+        var document = Document(ConfigMap.Of(tree, "", faults));
+        ConfigValidator.Validate(document, faults);
+        return new ReadResult(document, [.. faults.All().Select(f => f.Line is null ? f with { Line = ConfigTree.LineOf(tree, f.Path) } : f)]);
+    }
+
+    private static ConfigDocument Document(ConfigMap map)
+    {
+        var failover = Failover(map.Map("failover_config"), new FailoverConfig());
+        var document = new ConfigDocument
+        {
+            Gateway = Gateway(map.Map("gateway")),
+            Instances = [.. map.Maps("instances").Select(Instance)],
+            FailoverConfig = failover,
+            Pools = [.. map.Maps("pools").Select(pool => Pool(pool, failover))],
+            Clients = [.. map.Maps("clients").Select(Client)],
+            Alerts = [.. map.Maps("alerts").Select(Alert)],
+            Webhooks = [.. map.Maps("webhooks").Select(Webhook)],
+        };
+        map.RefuseUnknownKeys();
+        return document;
+    }
+
+    private static GatewayConfig Gateway(ConfigMap map)
+    {
+        var otherwise = new GatewayConfig();
+        var gateway = new GatewayConfig(
+            map.Text("listen") ?? otherwise.Listen,
+            map.IntegerOr("auto", "workers", otherwise.Workers),
+            map.Boolean("anonymous"));
+        map.RefuseUnknownKeys();
+        return gateway;
+    }
+
+    private static InstanceConfig Instance(ConfigMap map)
+    {
+        var otherwise = new InstanceConfig { Name = "", BaseUrl = "" };
+        var instance = new InstanceConfig
+        {
+            Name = map.RequiredText("name"),
+            Provider = map.Text("provider"),
+            BaseUrl = map.RequiredText("base_url"),
+            ApiKey = map.Text("api_key"),
+            Model = map.Text("model"),
+            Weight = map.Integer("weight", otherwise.Weight),
+            MaxConnections = map.Integer("max_connections", otherwise.MaxConnections),
+            BaseLatency = map.Duration("base_latency", otherwise.BaseLatency),
+            Enabled = map.Boolean("enabled", otherwise.Enabled),
+            Drain = map.Boolean("drain", otherwise.Drain),
+            Price = Price(map.Map("price")),
+            Capabilities = map.Texts("capabilities"),
+            Tls = Tls(map.Map("tls")),
+            Timeouts = Timeouts(map.Map("timeouts")),
+        };
+        map.RefuseUnknownKeys();
+        return instance;
+    }
+
+    private static PriceConfig? Price(ConfigMap map)
+    {
+        if (map.IsEmpty)
+        {
+            return null;
+        }
+
+        var price = new PriceConfig(
+            map.Decimal("input_per_million") ?? 0,
+            map.Decimal("output_per_million") ?? 0,
+            map.Decimal("cached_input_per_million"),
+            map.Text("currency") ?? "USD");
+        map.RefuseUnknownKeys();
+        return price;
+    }
+
+    private static TlsConfig Tls(ConfigMap map)
+    {
+        var tls = new TlsConfig(map.Boolean("verify", true), map.Text("ca_file"), map.Text("server_name"));
+        map.RefuseUnknownKeys();
+        return tls;
+    }
+
+    private static TimeoutsConfig Timeouts(ConfigMap map)
+    {
+        var otherwise = new TimeoutsConfig();
+        var timeouts = new TimeoutsConfig
+        {
+            Connect = map.Duration("connect", otherwise.Connect),
+            FirstToken = map.Duration("first_token", otherwise.FirstToken),
+            Idle = map.Duration("idle", otherwise.Idle),
+            Total = map.Duration("total", otherwise.Total),
+            MinTokensPerSecond = map.Number("min_tokens_per_second", otherwise.MinTokensPerSecond),
+        };
+        map.RefuseUnknownKeys();
+        return timeouts;
+    }
+
+    private static PoolConfig Pool(ConfigMap map, FailoverConfig global)
+    {
+        var models = map.Texts("models");
+        var tierNumber = 0;
+        var pool = new PoolConfig
+        {
+            Name = map.Text("name") ?? NameFrom(models),
+            Models = models,
+            Algorithm = map.Word("algorithm", Algorithm.Weighted),
+            Tiers = [.. map.Maps("tiers").Select(tier => Tier(tier, ++tierNumber))],
+            StreamBuffer = map.Word("stream_buffer", StreamBuffer.None),
+            Queue = Queue(map.Map("queue")),
+            Retry = Retry(map.Map("retry")),
+            Ghost = Ghost(map.Map("ghost")),
+            FailoverConfig = map.Map("failover_config") is { IsEmpty: false } own ? Failover(own, global) : null,
+        };
+        map.Require("models");
+        map.RefuseUnknownKeys();
+        return pool;
+    }
+
+    /// <summary>A pool without a name is named after its first model, in the letters that a name may have.</summary>
+    private static string NameFrom(IReadOnlyList<string> models)
+    {
+        var model = models.Count == 0 ? "" : models[0] == "*" ? "default" : models[0];
+        var name = NotInNames().Replace(model.ToLowerInvariant(), "-").Trim('-', '.', '_');
+        return name.Length <= 48 ? name : name[..48].TrimEnd('-', '.', '_');
+    }
+
+    [GeneratedRegex("[^a-z0-9._-]+")]
+    private static partial Regex NotInNames();
+
+    private static TierConfig Tier(ConfigMap map, int number)
+    {
+        var tier = new TierConfig(map.Text("name") ?? $"tier-{number}", map.Texts("instances"), map.Text("model"));
+        map.RefuseUnknownKeys();
+        return tier;
+    }
+
+    private static QueueConfig Queue(ConfigMap map)
+    {
+        var otherwise = new QueueConfig();
+        var queue = new QueueConfig { Size = map.Integer("size", otherwise.Size), Timeout = map.Duration("timeout", otherwise.Timeout) };
+        map.RefuseUnknownKeys();
+        return queue;
+    }
+
+    private static RetryConfig Retry(ConfigMap map)
+    {
+        var otherwise = new RetryConfig();
+        var retry = new RetryConfig
+        {
+            MaxAttempts = map.Integer("max_attempts", otherwise.MaxAttempts),
+            BudgetRatio = map.Ratio("budget_ratio", otherwise.BudgetRatio),
+            BudgetMinPerSecond = map.Integer("budget_min_per_second", otherwise.BudgetMinPerSecond),
+            RetryAfterMaxWait = map.Duration("retry_after_max_wait", otherwise.RetryAfterMaxWait),
+        };
+        map.RefuseUnknownKeys();
+        return retry;
+    }
+
+    private static GhostConfig Ghost(ConfigMap map)
+    {
+        var otherwise = new GhostConfig();
+        var ghost = new GhostConfig
+        {
+            PerDay = map.Integer("per_day", otherwise.PerDay),
+            MaxTokensPerDay = map.Integer("max_tokens_per_day", otherwise.MaxTokensPerDay),
+        };
+        map.RefuseUnknownKeys();
+        return ghost;
+    }
+
+    // Keys left out keep their value of `otherwise`: the built-in one for the global block, the global one for a pool's own block.
+    private static FailoverConfig Failover(ConfigMap map, FailoverConfig otherwise)
+    {
+        var health = map.Map("health_check");
+        var breaker = map.Map("circuit_breaker");
+        var fallback = map.Map("fallback");
+        var failover = new FailoverConfig
+        {
+            HealthCheck = new HealthCheckConfig
+            {
+                Interval = health.Duration("interval", otherwise.HealthCheck.Interval),
+                Timeout = health.Duration("timeout", otherwise.HealthCheck.Timeout),
+                UnhealthyThreshold = health.Integer("unhealthy_threshold", otherwise.HealthCheck.UnhealthyThreshold),
+                HealthyThreshold = health.Integer("healthy_threshold", otherwise.HealthCheck.HealthyThreshold),
+            },
+            CircuitBreaker = new CircuitBreakerConfig
+            {
+                ErrorRateThreshold = breaker.Ratio("error_rate_threshold", otherwise.CircuitBreaker.ErrorRateThreshold),
+                SlidingWindow = breaker.Duration("sliding_window", otherwise.CircuitBreaker.SlidingWindow),
+                HalfOpenMaxRequests = breaker.Integer("half_open_max_requests", otherwise.CircuitBreaker.HalfOpenMaxRequests),
+                RecoveryTimeout = breaker.Duration("recovery_timeout", otherwise.CircuitBreaker.RecoveryTimeout),
+                MinRequests = breaker.Integer("min_requests", otherwise.CircuitBreaker.MinRequests),
+            },
+            Fallback = new FallbackConfig
+            {
+                CacheTtl = fallback.Duration("cache_ttl", otherwise.Fallback.CacheTtl),
+                DefaultResponse = fallback.Text("default_response") ?? otherwise.Fallback.DefaultResponse,
+                DefaultResponseMode = fallback.Word("default_response_mode", otherwise.Fallback.DefaultResponseMode),
+                // A pool says "degraded_model: null" to have none although the global block names one.
+                DegradedModel = fallback.Has("degraded_model") ? fallback.Text("degraded_model") : otherwise.Fallback.DegradedModel,
+            },
+        };
+        health.RefuseUnknownKeys();
+        breaker.RefuseUnknownKeys();
+        fallback.RefuseUnknownKeys();
+        map.RefuseUnknownKeys();
+        return failover;
+    }
+
+    private static ClientConfig Client(ConfigMap map)
+    {
+        var client = new ClientConfig
+        {
+            Name = map.RequiredText("name"),
+            Key = map.RequiredText("key"),
+            Models = map.Texts("models"),
+            RequestsPerMinute = map.Integer("requests_per_minute"),
+            TokensPerMinute = map.Integer("tokens_per_minute"),
+            Budget = Budget(map.Map("budget")),
+        };
+        map.RefuseUnknownKeys();
+        return client;
+    }
+
+    private static BudgetConfig? Budget(ConfigMap map)
+    {
+        if (map.IsEmpty)
+        {
+            return null;
+        }
+
+        var budget = new BudgetConfig(map.Decimal("amount") ?? 0, map.Text("currency") ?? "USD", map.Text("per") ?? "month");
+        map.RefuseUnknownKeys();
+        return budget;
+    }
+
+    private static AlertConfig Alert(ConfigMap map)
+    {
+        var alert = new AlertConfig
+        {
+            Name = map.RequiredText("name"),
+            Metric = map.RequiredText("metric"),
+            Above = map.TextOrNumber("above") ?? map.RequiredText("above"),
+            For = map.Duration("for", TimeSpan.Zero),
+        };
+        map.RefuseUnknownKeys();
+        return alert;
+    }
+
+    private static WebhookConfig Webhook(ConfigMap map)
+    {
+        var webhook = new WebhookConfig { Name = map.RequiredText("name"), Url = map.RequiredText("url"), Format = map.Text("format") ?? "json" };
+        map.RefuseUnknownKeys();
+        return webhook;
+    }
+}

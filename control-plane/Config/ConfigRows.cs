@@ -1,0 +1,305 @@
+namespace Evenkeel.Config;
+
+// The rows of migrations/0001_evenkeel.sql that hold the desired state, and the way between them and the document.
+// Property names are the column names; positions keep the order in which things were written.
+
+internal sealed record GatewayRow
+{
+    public bool OnlyRow { get; init; } = true;
+    public string Listen { get; init; } = "";
+    public int? Workers { get; init; }
+    public bool? Anonymous { get; init; }
+
+    public static GatewayRow Of(GatewayConfig g) => new() { Listen = g.Listen, Workers = g.Workers, Anonymous = g.Anonymous };
+
+    public GatewayConfig ToConfig() => new(Listen, Workers, Anonymous);
+}
+
+internal sealed record InstanceRow
+{
+    public string Name { get; init; } = "";
+    public int Position { get; init; }
+    public string? Provider { get; init; }
+    public string BaseUrl { get; init; } = "";
+    public string? ApiKey { get; init; }
+    public string? Model { get; init; }
+    public int Weight { get; init; }
+    public int MaxConnections { get; init; }
+    public int BaseLatencyMs { get; init; }
+    public bool Enabled { get; init; }
+    public bool Drain { get; init; }
+    public decimal? InputPerMillion { get; init; }
+    public decimal? CachedInputPerMillion { get; init; }
+    public decimal? OutputPerMillion { get; init; }
+    public string? Currency { get; init; }
+    public string[] Capabilities { get; init; } = [];
+    public bool TlsVerify { get; init; }
+    public string? TlsCaFile { get; init; }
+    public string? TlsServerName { get; init; }
+    public int ConnectMs { get; init; }
+    public int FirstTokenMs { get; init; }
+    public int IdleMs { get; init; }
+    public int TotalMs { get; init; }
+    public double MinTokensPerSecond { get; init; }
+
+    public static InstanceRow Of(InstanceConfig i, int position) => new()
+    {
+        Name = i.Name,
+        Position = position,
+        Provider = i.Provider,
+        BaseUrl = i.BaseUrl,
+        ApiKey = i.ApiKey,
+        Model = i.Model,
+        Weight = i.Weight,
+        MaxConnections = i.MaxConnections,
+        BaseLatencyMs = (int)i.BaseLatency.TotalMilliseconds,
+        Enabled = i.Enabled,
+        Drain = i.Drain,
+        InputPerMillion = i.Price?.InputPerMillion,
+        CachedInputPerMillion = i.Price?.CachedInputPerMillion,
+        OutputPerMillion = i.Price?.OutputPerMillion,
+        Currency = i.Price?.Currency,
+        Capabilities = [.. i.Capabilities],
+        TlsVerify = i.Tls.Verify,
+        TlsCaFile = i.Tls.CaFile,
+        TlsServerName = i.Tls.ServerName,
+        ConnectMs = (int)i.Timeouts.Connect.TotalMilliseconds,
+        FirstTokenMs = (int)i.Timeouts.FirstToken.TotalMilliseconds,
+        IdleMs = (int)i.Timeouts.Idle.TotalMilliseconds,
+        TotalMs = (int)i.Timeouts.Total.TotalMilliseconds,
+        MinTokensPerSecond = i.Timeouts.MinTokensPerSecond,
+    };
+
+    public InstanceConfig ToConfig() => new()
+    {
+        Name = Name,
+        Provider = Provider,
+        BaseUrl = BaseUrl,
+        ApiKey = ApiKey,
+        Model = Model,
+        Weight = Weight,
+        MaxConnections = MaxConnections,
+        BaseLatency = TimeSpan.FromMilliseconds(BaseLatencyMs),
+        Enabled = Enabled,
+        Drain = Drain,
+        Price = Currency is null ? null : new PriceConfig(InputPerMillion ?? 0, OutputPerMillion ?? 0, CachedInputPerMillion, Currency),
+        Capabilities = Capabilities,
+        Tls = new TlsConfig(TlsVerify, TlsCaFile, TlsServerName),
+        Timeouts = new TimeoutsConfig
+        {
+            Connect = TimeSpan.FromMilliseconds(ConnectMs),
+            FirstToken = TimeSpan.FromMilliseconds(FirstTokenMs),
+            Idle = TimeSpan.FromMilliseconds(IdleMs),
+            Total = TimeSpan.FromMilliseconds(TotalMs),
+            MinTokensPerSecond = MinTokensPerSecond,
+        },
+    };
+}
+
+internal sealed record PoolRow
+{
+    public string Name { get; init; } = "";
+    public int Position { get; init; }
+    public string Algorithm { get; init; } = "";
+    public string StreamBuffer { get; init; } = "";
+    public int QueueSize { get; init; }
+    public int QueueTimeoutMs { get; init; }
+    public int MaxAttempts { get; init; }
+    public double BudgetRatio { get; init; }
+    public int BudgetMinPerSecond { get; init; }
+    public int RetryAfterMaxWaitMs { get; init; }
+    public int GhostPerDay { get; init; }
+    public int GhostMaxTokensPerDay { get; init; }
+
+    public static PoolRow Of(PoolConfig p, int position) => new()
+    {
+        Name = p.Name,
+        Position = position,
+        Algorithm = ConfigJson.Word(p.Algorithm),
+        StreamBuffer = ConfigJson.Word(p.StreamBuffer),
+        QueueSize = p.Queue.Size,
+        QueueTimeoutMs = (int)p.Queue.Timeout.TotalMilliseconds,
+        MaxAttempts = p.Retry.MaxAttempts,
+        BudgetRatio = p.Retry.BudgetRatio,
+        BudgetMinPerSecond = p.Retry.BudgetMinPerSecond,
+        RetryAfterMaxWaitMs = (int)p.Retry.RetryAfterMaxWait.TotalMilliseconds,
+        GhostPerDay = p.Ghost.PerDay,
+        GhostMaxTokensPerDay = p.Ghost.MaxTokensPerDay,
+    };
+
+    public PoolConfig ToConfig(IEnumerable<PoolModelRow> models, IEnumerable<TierRow> tiers, ILookup<(string, int), TierInstanceRow> held, FailoverRow? own) => new()
+    {
+        Name = Name,
+        Models = [.. models.Select(m => m.Model)],
+        Algorithm = ConfigJson.Words<Algorithm>()[Algorithm],
+        Tiers = [.. tiers.Select(t => new TierConfig(t.Name, [.. held[(Name, t.Position)].Select(i => i.Instance)], t.Model))],
+        StreamBuffer = ConfigJson.Words<StreamBuffer>()[StreamBuffer],
+        Queue = new QueueConfig { Size = QueueSize, Timeout = TimeSpan.FromMilliseconds(QueueTimeoutMs) },
+        Retry = new RetryConfig
+        {
+            MaxAttempts = MaxAttempts,
+            BudgetRatio = BudgetRatio,
+            BudgetMinPerSecond = BudgetMinPerSecond,
+            RetryAfterMaxWait = TimeSpan.FromMilliseconds(RetryAfterMaxWaitMs),
+        },
+        Ghost = new GhostConfig { PerDay = GhostPerDay, MaxTokensPerDay = GhostMaxTokensPerDay },
+        FailoverConfig = own?.ToConfig(),
+    };
+}
+
+internal sealed record PoolModelRow
+{
+    public string Model { get; init; } = "";
+    public string Pool { get; init; } = "";
+    public int Position { get; init; }
+
+    public static IEnumerable<PoolModelRow> Of(PoolConfig pool) =>
+        pool.Models.Select((model, i) => new PoolModelRow { Model = model, Pool = pool.Name, Position = i });
+}
+
+internal sealed record TierRow
+{
+    public string Pool { get; init; } = "";
+    public int Position { get; init; }
+    public string Name { get; init; } = "";
+    public string? Model { get; init; }
+
+    public static IEnumerable<TierRow> Of(PoolConfig pool) =>
+        pool.Tiers.Select((tier, i) => new TierRow { Pool = pool.Name, Position = i, Name = tier.Name, Model = tier.Model });
+}
+
+internal sealed record TierInstanceRow
+{
+    public string Pool { get; init; } = "";
+    public int Tier { get; init; }
+    public int Position { get; init; }
+    public string Instance { get; init; } = "";
+
+    public static IEnumerable<TierInstanceRow> Of(PoolConfig pool) =>
+        pool.Tiers.SelectMany((tier, t) => tier.Instances.Select((instance, i) =>
+            new TierInstanceRow { Pool = pool.Name, Tier = t, Position = i, Instance = instance }));
+}
+
+internal sealed record FailoverRow
+{
+    public string? Pool { get; init; }
+    public int IntervalMs { get; init; }
+    public int TimeoutMs { get; init; }
+    public int UnhealthyThreshold { get; init; }
+    public int HealthyThreshold { get; init; }
+    public double ErrorRateThreshold { get; init; }
+    public int SlidingWindowMs { get; init; }
+    public int HalfOpenMaxRequests { get; init; }
+    public int RecoveryTimeoutMs { get; init; }
+    public int MinRequests { get; init; }
+    public long CacheTtlMs { get; init; }
+    public string DefaultResponse { get; init; } = "";
+    public string DefaultResponseMode { get; init; } = "";
+    public string? DegradedModel { get; init; }
+
+    public static FailoverRow Of(FailoverConfig f, string? pool) => new()
+    {
+        Pool = pool,
+        IntervalMs = (int)f.HealthCheck.Interval.TotalMilliseconds,
+        TimeoutMs = (int)f.HealthCheck.Timeout.TotalMilliseconds,
+        UnhealthyThreshold = f.HealthCheck.UnhealthyThreshold,
+        HealthyThreshold = f.HealthCheck.HealthyThreshold,
+        ErrorRateThreshold = f.CircuitBreaker.ErrorRateThreshold,
+        SlidingWindowMs = (int)f.CircuitBreaker.SlidingWindow.TotalMilliseconds,
+        HalfOpenMaxRequests = f.CircuitBreaker.HalfOpenMaxRequests,
+        RecoveryTimeoutMs = (int)f.CircuitBreaker.RecoveryTimeout.TotalMilliseconds,
+        MinRequests = f.CircuitBreaker.MinRequests,
+        CacheTtlMs = (long)f.Fallback.CacheTtl.TotalMilliseconds,
+        DefaultResponse = f.Fallback.DefaultResponse,
+        DefaultResponseMode = ConfigJson.Word(f.Fallback.DefaultResponseMode),
+        DegradedModel = f.Fallback.DegradedModel,
+    };
+
+    public FailoverConfig ToConfig() => new()
+    {
+        HealthCheck = new HealthCheckConfig
+        {
+            Interval = TimeSpan.FromMilliseconds(IntervalMs),
+            Timeout = TimeSpan.FromMilliseconds(TimeoutMs),
+            UnhealthyThreshold = UnhealthyThreshold,
+            HealthyThreshold = HealthyThreshold,
+        },
+        CircuitBreaker = new CircuitBreakerConfig
+        {
+            ErrorRateThreshold = ErrorRateThreshold,
+            SlidingWindow = TimeSpan.FromMilliseconds(SlidingWindowMs),
+            HalfOpenMaxRequests = HalfOpenMaxRequests,
+            RecoveryTimeout = TimeSpan.FromMilliseconds(RecoveryTimeoutMs),
+            MinRequests = MinRequests,
+        },
+        Fallback = new FallbackConfig
+        {
+            CacheTtl = TimeSpan.FromMilliseconds(CacheTtlMs),
+            DefaultResponse = DefaultResponse,
+            DefaultResponseMode = ConfigJson.Words<DefaultResponseMode>()[DefaultResponseMode],
+            DegradedModel = DegradedModel,
+        },
+    };
+}
+
+internal sealed record ClientRow
+{
+    public string Name { get; init; } = "";
+    public int Position { get; init; }
+    public string Key { get; init; } = "";
+    public string[] Models { get; init; } = [];
+    public int? RequestsPerMinute { get; init; }
+    public int? TokensPerMinute { get; init; }
+    public decimal? BudgetAmount { get; init; }
+    public string? BudgetCurrency { get; init; }
+    public string? BudgetPer { get; init; }
+
+    public static ClientRow Of(ClientConfig c, int position) => new()
+    {
+        Name = c.Name,
+        Position = position,
+        Key = c.Key,
+        Models = [.. c.Models],
+        RequestsPerMinute = c.RequestsPerMinute,
+        TokensPerMinute = c.TokensPerMinute,
+        BudgetAmount = c.Budget?.Amount,
+        BudgetCurrency = c.Budget?.Currency,
+        BudgetPer = c.Budget?.Per,
+    };
+
+    public ClientConfig ToConfig() => new()
+    {
+        Name = Name,
+        Key = Key,
+        Models = Models,
+        RequestsPerMinute = RequestsPerMinute,
+        TokensPerMinute = TokensPerMinute,
+        Budget = BudgetAmount is { } amount ? new BudgetConfig(amount, BudgetCurrency!, BudgetPer!) : null,
+    };
+}
+
+internal sealed record AlertRow
+{
+    public string Name { get; init; } = "";
+    public int Position { get; init; }
+    public string Metric { get; init; } = "";
+    public string Above { get; init; } = "";
+    public long ForMs { get; init; }
+
+    public static AlertRow Of(AlertConfig a, int position) =>
+        new() { Name = a.Name, Position = position, Metric = a.Metric, Above = a.Above, ForMs = (long)a.For.TotalMilliseconds };
+
+    public AlertConfig ToConfig() => new() { Name = Name, Metric = Metric, Above = Above, For = TimeSpan.FromMilliseconds(ForMs) };
+}
+
+internal sealed record WebhookRow
+{
+    public string Name { get; init; } = "";
+    public int Position { get; init; }
+    public string Url { get; init; } = "";
+    public string Format { get; init; } = "";
+
+    public static WebhookRow Of(WebhookConfig w, int position) => new() { Name = w.Name, Position = position, Url = w.Url, Format = w.Format };
+
+    public WebhookConfig ToConfig() => new() { Name = Name, Url = Url, Format = Format };
+}

@@ -1,0 +1,443 @@
+using System.Net;
+using System.Net.Sockets;
+using System.Text.RegularExpressions;
+using Evenkeel.Secrets;
+
+namespace Evenkeel.Config;
+
+/// <summary>
+/// The bounds and references of a document: what every later reader of it (rows, snapshot, nginx.conf, Lua) relies on.
+/// Pure. docs/configuration.md lists the same bounds.
+/// </summary>
+public static partial class ConfigValidator
+{
+    public const int MostInstances = 5_000;
+    public const int MostPools = 1_000;
+    public const int MostInstancesPerPool = 1_000;
+    public const int MostTiers = 16;
+    public const int MostModels = 256;
+    public const int MostClients = 10_000;
+
+    private static readonly TimeSpan s_ms = TimeSpan.FromMilliseconds(1);
+    private static readonly TimeSpan s_hour = TimeSpan.FromHours(1);
+
+    public static IReadOnlyList<ConfigFault> Validate(ConfigDocument document)
+    {
+        var faults = new FaultList();
+        Validate(document, faults);
+        return faults.All();
+    }
+
+    internal static void Validate(ConfigDocument document, FaultList faults)
+    {
+        var check = new Check(document, faults);
+        check.Gateway();
+        check.Instances();
+        check.Failover("failover_config", document.FailoverConfig);
+        check.Pools();
+        check.Breakers();
+        check.Clients();
+        check.Alerts();
+        check.Webhooks();
+    }
+
+    public static bool IsName(string text) => Name().IsMatch(text);
+
+    private sealed class Check(ConfigDocument document, FaultList faults)
+    {
+        private readonly HashSet<string> _instances = [.. document.Instances.Select(i => i.Name)];
+        private readonly HashSet<string> _models = [.. document.Pools.SelectMany(p => p.Models)];
+
+        public void Gateway()
+        {
+            var gateway = document.Gateway;
+            Require(ListenFault(gateway.Listen) is null, "gateway.listen", ListenFault(gateway.Listen) ?? "");
+            Between("gateway.workers", gateway.Workers ?? 1, 1, 256);
+        }
+
+        public void Instances()
+        {
+            AtMost("instances", document.Instances.Count, MostInstances, "instances");
+            Unique("instances", document.Instances.Select(i => i.Name), "an instance");
+            Each(document.Instances, "instances", Instance);
+        }
+
+        private void Instance(string path, InstanceConfig instance)
+        {
+            Named(path + ".name", instance.Name);
+            if (instance.Provider is { } provider)
+            {
+                Named(path + ".provider", provider);
+            }
+
+            if (BaseUrl.Fault(instance.BaseUrl) is { } why)
+            {
+                faults.Add(path + ".base_url", why);
+            }
+
+            Secret(path + ".api_key", instance.ApiKey);
+            Model(path + ".model", instance.Model);
+            Between(path + ".weight", instance.Weight, 0, 10_000);
+            Between(path + ".max_connections", instance.MaxConnections, 1, 100_000);
+            Between(path + ".base_latency", instance.BaseLatency, s_ms, TimeSpan.FromSeconds(600));
+            if (instance.Price is { } price)
+            {
+                Between(path + ".price.input_per_million", price.InputPerMillion, 0, 1_000_000);
+                Between(path + ".price.output_per_million", price.OutputPerMillion, 0, 1_000_000);
+                Between(path + ".price.cached_input_per_million", price.CachedInputPerMillion ?? 0, 0, 1_000_000);
+                IsCurrency(path + ".price.currency", price.Currency);
+            }
+
+            AtMost(path + ".capabilities", instance.Capabilities.Count, 32, "capabilities");
+            UniqueTexts(path + ".capabilities", instance.Capabilities);
+            Each(instance.Capabilities, path + ".capabilities", (p, c) =>
+                Require(Capability().IsMatch(c), p, "a capability is a word of a-z, 0-9 and _, 48 at most"));
+            Require(instance.Tls.CaFile is null || CaFile().IsMatch(instance.Tls.CaFile), path + ".tls.ca_file",
+                "needs an absolute path of printable characters without quotes, backslash, ; { } $, 512 at most");
+            Require(instance.Tls.ServerName is null || DnsName.IsMatch(instance.Tls.ServerName), path + ".tls.server_name", "is not a DNS name");
+
+            var timeouts = instance.Timeouts;
+            Between(path + ".timeouts.connect", timeouts.Connect, s_ms, TimeSpan.FromSeconds(60));
+            Between(path + ".timeouts.first_token", timeouts.FirstToken, s_ms, s_hour);
+            Between(path + ".timeouts.idle", timeouts.Idle, s_ms, s_hour);
+            Between(path + ".timeouts.total", timeouts.Total, s_ms, s_hour);
+            Require(timeouts.Total >= timeouts.FirstToken, path + ".timeouts.total", "is shorter than first_token");
+            Between(path + ".timeouts.min_tokens_per_second", (decimal)Math.Clamp(timeouts.MinTokensPerSecond, -1, 1e9), 0, 100_000);
+        }
+
+        public void Pools()
+        {
+            AtMost("pools", document.Pools.Count, MostPools, "pools");
+            Unique("pools", document.Pools.Select(p => p.Name), "a pool");
+            var modelOwner = new Dictionary<string, string>();
+            Each(document.Pools, "pools", (path, pool) =>
+            {
+                Pool(path, pool);
+                Each(pool.Models, path + ".models", (p, model) =>
+                {
+                    if (!modelOwner.TryAdd(model, p))
+                    {
+                        faults.Add(p, $"the model \"{Units.Shown(model)}\" is already at {modelOwner[model]}");
+                    }
+                });
+            });
+        }
+
+        private void Pool(string path, PoolConfig pool)
+        {
+            Named(path + ".name", pool.Name);
+            Require(pool.Models.Count > 0, path + ".models", "needs at least one model name");
+            AtMost(path + ".models", pool.Models.Count, MostModels, "models");
+            Each(pool.Models, path + ".models", (p, model) => { if (model != "*") { Model(p, model); } });
+
+            AtMost(path + ".tiers", pool.Tiers.Count, MostTiers, "tiers");
+            Unique(path + ".tiers", pool.Tiers.Select(t => t.Name), "a tier");
+            Each(pool.Tiers, path + ".tiers", Tier);
+            var held = document.EffectiveTiers(pool).SelectMany(t => t.Instances).Distinct().Count();
+            Require(held > 0 || pool.Tiers.Count > 0, path + ".tiers", "there is no instance to send requests to");
+            AtMost(path + ".tiers", held, MostInstancesPerPool, "instances in one pool");
+
+            Between(path + ".queue.size", pool.Queue.Size, 0, 100_000);
+            Between(path + ".queue.timeout", pool.Queue.Timeout, TimeSpan.Zero, TimeSpan.FromMinutes(5));
+            Between(path + ".retry.max_attempts", pool.Retry.MaxAttempts, 1, 20);
+            Ratio(path + ".retry.budget_ratio", pool.Retry.BudgetRatio, zero: true);
+            Between(path + ".retry.budget_min_per_second", pool.Retry.BudgetMinPerSecond, 0, 100_000);
+            Between(path + ".retry.retry_after_max_wait", pool.Retry.RetryAfterMaxWait, TimeSpan.Zero, TimeSpan.FromSeconds(60));
+            Between(path + ".ghost.per_day", pool.Ghost.PerDay, 0, 100_000);
+            Between(path + ".ghost.max_tokens_per_day", pool.Ghost.MaxTokensPerDay, 0, 1_000_000_000);
+            if (pool.FailoverConfig is { } own)
+            {
+                Failover(path + ".failover_config", own);
+            }
+        }
+
+        private void Tier(string path, TierConfig tier)
+        {
+            Named(path + ".name", tier.Name);
+            Model(path + ".model", tier.Model);
+            Require(tier.Instances.Count > 0, path + ".instances", "needs at least one instance");
+            AtMost(path + ".instances", tier.Instances.Count, MostInstancesPerPool, "instances in one tier");
+            UniqueTexts(path + ".instances", tier.Instances);
+            Each(tier.Instances, path + ".instances", (p, name) =>
+                Require(_instances.Contains(name), p, $"no instance \"{Units.Shown(name)}\""));
+        }
+
+        public void Failover(string path, FailoverConfig failover)
+        {
+            var (health, breaker, fallback) = (failover.HealthCheck, failover.CircuitBreaker, failover.Fallback);
+            Between(path + ".health_check.interval", health.Interval, TimeSpan.FromMilliseconds(100), s_hour);
+            Between(path + ".health_check.timeout", health.Timeout, TimeSpan.FromMilliseconds(10), TimeSpan.FromMinutes(5));
+            Between(path + ".health_check.unhealthy_threshold", health.UnhealthyThreshold, 1, 100);
+            Between(path + ".health_check.healthy_threshold", health.HealthyThreshold, 1, 100);
+            Ratio(path + ".circuit_breaker.error_rate_threshold", breaker.ErrorRateThreshold, zero: false);
+            Between(path + ".circuit_breaker.sliding_window", breaker.SlidingWindow, TimeSpan.FromSeconds(1), s_hour);
+            Between(path + ".circuit_breaker.half_open_max_requests", breaker.HalfOpenMaxRequests, 1, 1_000);
+            Between(path + ".circuit_breaker.recovery_timeout", breaker.RecoveryTimeout, TimeSpan.FromMilliseconds(100), s_hour);
+            Between(path + ".circuit_breaker.min_requests", breaker.MinRequests, 1, 1_000_000);
+            Between(path + ".fallback.cache_ttl", fallback.CacheTtl, TimeSpan.Zero, TimeSpan.FromDays(30));
+            Require(fallback.DefaultResponse.Length is > 0 and <= 4_096, path + ".fallback.default_response", "needs 1 to 4096 characters");
+            Require(!fallback.DefaultResponse.Any(c => (char.IsControl(c) && c is not ('\n' or '\t')) || c == '\uFFFD'),
+                path + ".fallback.default_response", "has control characters");
+            Model(path + ".fallback.degraded_model", fallback.DegradedModel);
+        }
+
+        /// <summary>An instance has one breaker, so the pools that hold it must not ask for two kinds.</summary>
+        public void Breakers()
+        {
+            var first = new Dictionary<string, PoolConfig>();
+            Each(document.Pools, "pools", (path, pool) =>
+            {
+                if (pool.FailoverConfig is not { } own)
+                {
+                    return;
+                }
+
+                foreach (var name in document.EffectiveTiers(pool).SelectMany(t => t.Instances).Distinct())
+                {
+                    if (!first.TryAdd(name, pool)
+                        && first[name].FailoverConfig is { } other
+                        && (other.CircuitBreaker != own.CircuitBreaker || other.HealthCheck != own.HealthCheck))
+                    {
+                        faults.Add(path + ".failover_config",
+                            $"instance \"{Units.Shown(name)}\" is also in pool \"{Units.Shown(first[name].Name)}\", whose health_check or circuit_breaker differs");
+                    }
+                }
+            });
+        }
+
+        public void Clients()
+        {
+            AtMost("clients", document.Clients.Count, MostClients, "clients");
+            Unique("clients", document.Clients.Select(c => c.Name), "a client");
+            var keys = new Dictionary<string, string>();
+            Each(document.Clients, "clients", (path, client) =>
+            {
+                Named(path + ".name", client.Name);
+                Secret(path + ".key", client.Key);
+                if (!keys.TryAdd(client.Key, path))
+                {
+                    faults.Add(path + ".key", $"is the same as at {keys[client.Key]}.key; a key tells clients apart");
+                }
+
+                AtMost(path + ".models", client.Models.Count, MostModels, "models");
+                UniqueTexts(path + ".models", client.Models);
+                Each(client.Models, path + ".models", (p, model) =>
+                    Require(_models.Contains(model) || (_models.Contains("*") && ModelName().IsMatch(model)), p, $"no pool offers the model \"{Units.Shown(model)}\""));
+                Between(path + ".requests_per_minute", client.RequestsPerMinute ?? 1, 1, 1_000_000_000);
+                Between(path + ".tokens_per_minute", client.TokensPerMinute ?? 1, 1, int.MaxValue);
+                if (client.Budget is { } budget)
+                {
+                    Require(budget.Amount is > 0 and <= 1_000_000_000, path + ".budget.amount", "must be above 0, 1000000000 at most");
+                    IsCurrency(path + ".budget.currency", budget.Currency);
+                    Require(budget.Per is "day" or "month", path + ".budget.per", "expected day or month");
+                }
+            });
+        }
+
+        public void Alerts()
+        {
+            AtMost("alerts", document.Alerts.Count, 1_000, "alerts");
+            Unique("alerts", document.Alerts.Select(a => a.Name), "an alert");
+            Each(document.Alerts, "alerts", (path, alert) =>
+            {
+                Named(path + ".name", alert.Name);
+                Between(path + ".for", alert.For, TimeSpan.Zero, TimeSpan.FromDays(7));
+                if (AlertMetrics.Unit(alert.Metric) is not { } unit)
+                {
+                    faults.Add(path + ".metric", "expected one of " + string.Join(", ", AlertMetrics.All));
+                }
+                else if (AlertMetrics.ThresholdFault(unit, alert.Above) is { } why)
+                {
+                    faults.Add(path + ".above", why);
+                }
+            });
+        }
+
+        public void Webhooks()
+        {
+            AtMost("webhooks", document.Webhooks.Count, 100, "webhooks");
+            Unique("webhooks", document.Webhooks.Select(w => w.Name), "a webhook");
+            Each(document.Webhooks, "webhooks", (path, webhook) =>
+            {
+                Named(path + ".name", webhook.Name);
+                Secret(path + ".url", webhook.Url);
+                if (SecretReference.Parse(webhook.Url) is { Kind: SecretKind.Literal } literal)
+                {
+                    Require(Uri.TryCreate(literal.Value, UriKind.Absolute, out var uri) && uri.Scheme is "http" or "https" && uri.UserInfo.Length == 0,
+                        path + ".url", "needs an http or https address, or env:, file: or secret:");
+                }
+
+                Require(webhook.Format is "json" or "slack", path + ".format", "expected json or slack");
+            });
+        }
+
+        private static void Each<T>(IReadOnlyList<T> items, string path, Action<string, T> check)
+        {
+            for (var i = 0; i < items.Count; i++)
+            {
+                check($"{path}[{i}]", items[i]);
+            }
+        }
+
+        private void Require(bool holds, string path, string message)
+        {
+            if (!holds)
+            {
+                faults.Add(path, message);
+            }
+        }
+
+        private void Named(string path, string name) =>
+            Require(IsName(name), path, "a name is 1 to 48 of a-z, 0-9, dot, dash and underscore, with a letter or digit at both ends");
+
+        private void Model(string path, string? model) =>
+            Require(model is null || ModelName().IsMatch(model), path, "a model name is 1 to 128 printable ASCII characters without spaces, quotes or backslash");
+
+        private void Secret(string path, string? reference)
+        {
+            if (reference is not null && SecretReference.Parse(reference).Fault() is { } why)
+            {
+                faults.Add(path, why);
+            }
+        }
+
+        private void IsCurrency(string path, string currency) =>
+            Require(Currency().IsMatch(currency), path, "a currency is three capital letters, as in USD");
+
+        private void Between(string path, decimal value, decimal least, decimal most) =>
+            Require(value >= least && value <= most, path, $"{value} is not between {least} and {most}");
+
+        private void Between(string path, TimeSpan value, TimeSpan least, TimeSpan most) =>
+            Require(value >= least && value <= most, path,
+                $"{Units.FormatDuration(value)} is not between {Units.FormatDuration(least)} and {Units.FormatDuration(most)}");
+
+        private void Ratio(string path, double value, bool zero) =>
+            Require(value <= 1 && (zero ? value >= 0 : value > 0), path,
+                value > 1 ? $"is above 100%; write {value}% if a percentage is meant" : "must be above 0%");
+
+        private void AtMost(string path, int count, int most, string what) => Require(count <= most, path, $"{count} {what}; {most} at most");
+
+        private void Unique(string path, IEnumerable<string> names, string what)
+        {
+            var first = new Dictionary<string, int>();
+            foreach (var (index, name) in names.Index())
+            {
+                // A name that is empty has a fault of its own.
+                if (name.Length > 0 && !first.TryAdd(name, index))
+                {
+                    faults.Add($"{path}[{index}].name", $"{what} \"{Units.Shown(name)}\" is already at {path}[{first[name]}]");
+                }
+            }
+        }
+
+        private void UniqueTexts(string path, IReadOnlyList<string> texts)
+        {
+            var seen = new HashSet<string>();
+            Each(texts, path, (p, text) => Require(seen.Add(text), p, $"\"{Units.Shown(text)}\" is there twice"));
+        }
+    }
+
+    /// <summary>"HOST:PORT" where nginx can listen.</summary>
+    private static string? ListenFault(string listen)
+    {
+        var colon = listen.LastIndexOf(':');
+        var host = colon > 0 ? listen[..colon] : "";
+        var isHost = host == "*" || HostFault(host) is null;
+        return isHost && IsPort(listen.AsSpan(colon + 1)) ? null : "expected an address and a port, as in 127.0.0.1:8080 or [::1]:8080";
+    }
+
+    private static bool IsPort(ReadOnlySpan<char> text) =>
+        text.Length is > 0 and <= 5 && !text.ContainsAnyExceptInRange('0', '9') && int.Parse(text) is > 0 and <= 65_535;
+
+    private static string? HostFault(string host)
+    {
+        if (host.StartsWith('[') && host.EndsWith(']'))
+        {
+            return !host.Contains('%') && IPAddress.TryParse(host.AsSpan(1, host.Length - 2), out var v6) && v6.AddressFamily == AddressFamily.InterNetworkV6
+                ? null : "is not an IPv6 address";
+        }
+
+        // Resolvers read "127.1" and "2130706433" as addresses too; here only the plain form is one.
+        var numeric = host.Length > 0 && !host.AsSpan().ContainsAnyExcept("0123456789.");
+        return numeric
+            ? IPv4().IsMatch(host) && IPAddress.TryParse(host, out _) ? null : "is not an IPv4 address"
+            : DnsName.IsMatch(host) ? null : "is neither a DNS name nor an IP address";
+    }
+
+    /// <summary>The address of a provider.</summary>
+    private static class BaseUrl
+    {
+        public static string? Fault(string url)
+        {
+            if (url.Length is 0 or > 512)
+            {
+                return "needs an http or https address, 512 characters at most";
+            }
+
+            var match = HttpAddress().Match(url);
+            if (!match.Success)
+            {
+                return "needs an address as in https://api.example.com/v1: http or https, no user, query or fragment, plain characters";
+            }
+
+            var host = match.Groups["host"].Value;
+            if (HostFault(host) is { } why)
+            {
+                return $"the host \"{Units.Shown(host)}\" {why}";
+            }
+
+            if (IsMetadataAddress(host))
+            {
+                return $"{Units.Shown(host)} is a link-local or metadata address, never a provider";
+            }
+
+            if (match.Groups["port"] is { Success: true } port && !IsPort(port.Value))
+            {
+                return "the port is not between 1 and 65535";
+            }
+
+            return match.Groups["path"].Value.Split('/').Any(segment => segment is "." or "..") ? "the path has dot segments" : null;
+        }
+
+        /// <summary>Where clouds hand out credentials to whoever can reach it (169.254.169.254 and its kin).</summary>
+        private static bool IsMetadataAddress(string host)
+        {
+            if (!IPAddress.TryParse(host.Trim('[', ']'), out var address))
+            {
+                return host.TrimEnd('.').Equals("metadata.google.internal", StringComparison.OrdinalIgnoreCase);
+            }
+
+            address = address.IsIPv4MappedToIPv6 ? address.MapToIPv4() : address;
+            var bytes = address.GetAddressBytes();
+            return address.IsIPv6LinkLocal
+                || address.Equals(IPAddress.Parse("fd00:ec2::254"))
+                || (bytes.Length == 4 && bytes[0] == 169 && bytes[1] == 254);
+        }
+    }
+
+    private static readonly Regex DnsName = DnsNamePattern();
+
+    [GeneratedRegex(@"^[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?\z")]
+    private static partial Regex Name();
+
+    [GeneratedRegex(@"^[!#-&(-\[\]-_a-~]{1,128}\z")]
+    private static partial Regex ModelName();
+
+    [GeneratedRegex(@"^[a-z0-9_]{1,48}\z")]
+    private static partial Regex Capability();
+
+    [GeneratedRegex(@"^[A-Z]{3}\z")]
+    private static partial Regex Currency();
+
+    [GeneratedRegex(@"^/[^""'`;{}$\\\x00-\x1f\x7f-\uffff]{1,511}\z")]
+    private static partial Regex CaFile();
+
+    [GeneratedRegex(@"^(?=.{1,253}\z)(?!.*\.[0-9]+\.?\z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?\z")]
+    private static partial Regex DnsNamePattern();
+
+    [GeneratedRegex(@"^[0-9]{1,3}(\.[0-9]{1,3}){3}\z")]
+    private static partial Regex IPv4();
+
+    [GeneratedRegex(@"^https?://(?<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?<port>[0-9]+))?(?<path>(/([A-Za-z0-9._~!&()*+,=:@-]|%[0-9A-Fa-f]{2})*)*)\z")]
+    private static partial Regex HttpAddress();
+}
