@@ -1,0 +1,426 @@
+#!/bin/bash
+# The node's agent: keeps one nginx running with the text that the control plane wants. Needs bash, curl and coreutils.
+#
+# Promises
+# - nginx.conf is replaced only by a text that `nginx -t` takes, by rename; nginx.conf.last-good is always a text that workers have
+#   proved to run. A text that fails (nginx -t, load, start) is reported with nginx's own words and not tried again; the last good
+#   one goes on.
+# - A reload counts when every worker is new and says that it runs the new text. One reload at a time, none while old workers still
+#   drain (up to EVENKEEL_DRAIN_WAIT_S); what comes meanwhile is coalesced to the newest text.
+# - nginx outlives the agent's crash: SIGKILL leaves it running and the next agent adopts it. SIGTERM ends both.
+# - Without a control plane it starts, and restarts, what is on disk.
+#
+# Environment
+#   EVENKEEL_CONTROL_URL      http://127.0.0.1:8081
+#   EVENKEEL_NODE_NAME        this node's name
+#   EVENKEEL_NODE_DIR         nginx prefix and working directory; holds lua/ (or a link to it)
+#   EVENKEEL_NODE_TOKEN_FILE  the bearer token shared with the control plane
+#   EVENKEEL_ADMIN_LISTEN     where the admin listener listens (127.0.0.1:9145)
+#   EVENKEEL_ADMIN_URL        where the control plane reaches it (http://ADMIN_LISTEN)
+#   EVENKEEL_EDGE_LISTEN, EVENKEEL_WORKERS   instead of the configuration's gateway.listen and gateway.workers
+#   EVENKEEL_POLL_WAIT_S 5 · EVENKEEL_PROOF_WAIT_S 10 · EVENKEEL_DRAIN_WAIT_S 60 · EVENKEEL_STOP_WAIT_S 5
+#   NGINX                     the binary (nginx)
+set -u -o pipefail
+umask 077
+
+log() { printf '%(%Y-%m-%dT%H:%M:%S%z)T agent: %s\n' -1 "$*"; }
+die() { log "$*" >&2; exit 1; }
+
+: "${EVENKEEL_CONTROL_URL:?}" "${EVENKEEL_NODE_NAME:?}" "${EVENKEEL_NODE_DIR:?}" "${EVENKEEL_NODE_TOKEN_FILE:?}"
+NODE_URL="${EVENKEEL_CONTROL_URL%/}/node/v1/$EVENKEEL_NODE_NAME"
+ADMIN_LISTEN="${EVENKEEL_ADMIN_LISTEN:-127.0.0.1:9145}"
+ADMIN_URL="${EVENKEEL_ADMIN_URL:-http://$ADMIN_LISTEN}"
+POLL_WAIT_S="${EVENKEEL_POLL_WAIT_S:-5}"
+PROOF_WAIT_S="${EVENKEEL_PROOF_WAIT_S:-10}"
+DRAIN_WAIT_S="${EVENKEEL_DRAIN_WAIT_S:-60}"
+STOP_WAIT_S="${EVENKEEL_STOP_WAIT_S:-5}"
+WORDS_MAX_BYTES=16384
+START_PAUSE_MAX_S=10
+EARLY_FAILURE_S=3       # nginx retries a bind for 2.5 s before it gives a reload up
+
+token=$(<"$EVENKEEL_NODE_TOKEN_FILE") || die "cannot read $EVENKEEL_NODE_TOKEN_FILE"
+NGINX=$(command -v "${NGINX:-nginx}" || command -v /usr/sbin/nginx) || die "nginx is not installed (NGINX names the binary)"
+cd "$EVENKEEL_NODE_DIR" || die "no directory $EVENKEEL_NODE_DIR"
+mkdir -p logs run/instances tmp
+exec 9>run/agent.lock
+flock -w 2 9 || die "another agent runs this node"
+
+# The admin listener as seen from here.
+case $ADMIN_LISTEN in
+  '*':* | 0.0.0.0:*) LOCAL_ADMIN_URL="http://127.0.0.1:${ADMIN_LISTEN##*:}" ;;
+  '[::]':*) LOCAL_ADMIN_URL="http://[::1]:${ADMIN_LISTEN##*:}" ;;
+  *) LOCAL_ADMIN_URL="http://$ADMIN_LISTEN" ;;
+esac
+
+# The token goes by file, never on a command line.
+printf '%s\n' "$token" >token.new && mv token.new token
+printf 'Authorization: Bearer %s\n' "$token" >run/agent.header
+
+# --- what this machine adds to the text ------------------------------------------------------------------------------------
+
+first_file() { local file; for file in "$@"; do [[ -f $file ]] && printf '%s' "$file" && return 0; done; }
+
+nameservers() {
+  local word address _
+  [[ -r /etc/resolv.conf ]] || return 0
+  while read -r word address _; do
+    case $word:$address in
+      nameserver:*%*) ;;                                  # nginx knows no zone ids
+      nameserver:*:*) printf ' [%s]' "$address" ;;
+      nameserver:*) printf ' %s' "$address" ;;
+    esac
+  done </etc/resolv.conf
+}
+
+# An address that is neither loopback nor link-local.
+has_ipv6() { [[ -r /proc/net/if_inet6 ]] && grep -qE '^[0-9a-f]{32} [0-9a-f]+ [0-9a-f]+ 00 ' /proc/net/if_inet6; }
+
+write_platform() {
+  local modules=/usr/lib/nginx/modules debian="" servers certificates architecture
+  [[ -f $modules/ngx_http_lua_module.so ]] && debian=1
+  {
+    [[ -n $debian && -f $modules/ndk_http_module.so ]] && echo "load_module $modules/ndk_http_module.so;"
+    [[ -n $debian ]] && echo "load_module $modules/ngx_http_lua_module.so;"
+    # Workers must read and write what belongs to this user (token, snapshot); nginx asks only when it starts as root.
+    ((EUID == 0)) && echo "user $(id -un) $(id -gn);"
+  } >platform-main.conf.new
+  {
+    servers=$(nameservers)
+    if [[ -n $servers ]]; then
+      if has_ipv6; then echo "resolver$servers valid=30s;"; else echo "resolver$servers valid=30s ipv6=off;"; fi
+      echo "resolver_timeout 5s;"
+    fi
+    certificates=$(first_file /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem)
+    [[ -n $certificates ]] && echo "lua_ssl_trusted_certificate $certificates;"
+    # OpenResty brings its own libraries: Debian's would shadow them.
+    if [[ -n $debian ]]; then
+      architecture=$(uname -m)
+      echo "lua_package_path \"\$prefix/lua/?.lua;/usr/share/lua/5.1/?.lua;;\";"
+      echo "lua_package_cpath \"/usr/lib/$architecture-linux-gnu/lua/5.1/?.so;;\";"
+    else
+      echo "lua_package_path \"\$prefix/lua/?.lua;;\";"
+    fi
+  } >platform-http.conf.new
+  mv platform-main.conf.new platform-main.conf
+  mv platform-http.conf.new platform-http.conf
+}
+
+# --- the processes of this node: nginx processes whose working directory is ours ----------------------------------------------
+
+# processes TITLE-PREFIX → pids
+processes() {
+  local process title
+  for process in /proc/[0-9]*; do
+    [[ $process/cwd -ef . ]] || continue
+    title=$(tr '\0' ' ' 2>/dev/null <"$process/cmdline") || continue
+    [[ $title == "nginx: $1"* ]] && printf '%s\n' "${process##*/}"
+  done
+  return 0
+}
+
+draining_workers() { processes "worker process is shutting down"; }
+
+# Pids of the workers that take new connections.
+workers() { comm -23 <(processes "worker process" | sort) <(draining_workers | sort); }
+
+# (Every `return` here has its status: a bare one, reached from a trap, gives the status from before the trap.)
+master=""       # pid of the running master, or empty
+is_running() {
+  [[ -n $master && /proc/$master/cwd -ef . ]] && return 0
+  master=""
+  [[ -r run/nginx.pid ]] && read -r master <run/nginx.pid
+  [[ -n $master && /proc/$master/cwd -ef . && $(tr '\0' ' ' 2>/dev/null <"/proc/$master/cmdline") == "nginx: master process"* ]] && return 0
+  master=""
+  return 1
+}
+
+# A sleep that a signal ends.
+pause() { sleep "$1" 9>&- & wait $!; }
+
+# --- proof -------------------------------------------------------------------------------------------------------------------
+
+call() { curl -q --silent --show-error --noproxy '*' --connect-timeout 2 --header @run/agent.header "$@" 9>&-; }
+
+node_status() { call --fail --max-time 2 "$LOCAL_ADMIN_URL/status?format=text" 2>/dev/null; }
+
+# The digest that a rendered text carries.
+text_digest() { grep -oEm1 '\b[0-9a-f]{64}\b' "$1" 2>/dev/null | head -n1; }
+
+# runs DIGEST OLD-PIDS: every worker is new and says that it runs this text.
+runs() {
+  local digest=$1 old=" ${2//$'\n'/ } " pids pid word rest said_digest
+  local -A said=()
+  pids=$(workers)
+  [[ -n $pids ]] || return 1
+  for pid in $pids; do [[ $old != *" $pid "* ]] || return 1; done
+  while read -r word pid rest said_digest; do [[ $word == worker ]] && said[$pid]=$said_digest; done < <(node_status)
+  for pid in $pids; do [[ ${said[$pid]:-} == "$digest" ]] || return 1; done
+}
+
+# prove DIGEST OLD-PIDS LOG-OFFSET: waits until it runs; gives up early when nginx has said why it will not.
+prove() {
+  local start=$SECONDS
+  until runs "$1" "$2"; do
+    ((SECONDS - start < PROOF_WAIT_S)) || return 1
+    if ((SECONDS - start >= EARLY_FAILURE_S)) && [[ -n $2 && $(workers) == "$2" ]] &&
+      log_since "$3" | grep -qE '\[emerg\]|init_by_lua error'; then return 1; fi
+    is_running || return 1
+    pause 0.1
+  done
+}
+
+log_size() { stat -c %s logs/error.log 2>/dev/null || echo 0; }
+log_since() { tail -c "+$(($1 + 1))" logs/error.log 2>/dev/null; }
+
+# words_since OFFSET: what the master wrote to error.log (the workers' lines are about requests), else everything.
+words_since() {
+  local words
+  words=$(log_since "$1" | awk -v mark="] ${master:-none}#" '/^[0-9][0-9][0-9][0-9]\/[0-9][0-9]\// { ours = index($0, mark) } ours')
+  if [[ -n $words ]]; then printf '%s\n' "$words"; else log_since "$1"; fi
+}
+
+# --- reports -----------------------------------------------------------------------------------------------------------------
+
+# report applied|refused STAGE DIGEST REVISION < words: kept until the control plane has it; a newer one takes its place.
+report() {
+  head -c "$WORDS_MAX_BYTES" >run/agent.report.words
+  printf '%s\n' "revision=$4&text_digest=$3&result=$1&stage=$2" >run/agent.report
+  log "revision $4: $1 ($2)"
+  [[ $1 == refused ]] && sed 's/^/  nginx: /' run/agent.report.words
+  send_report
+}
+
+send_report() {
+  local query http
+  [[ -s run/agent.report ]] || return 0
+  query=$(<run/agent.report)
+  http=$(call --max-time 5 --output /dev/null --write-out '%{http_code}' --header 'Content-Type: text/plain' \
+    --data-binary @run/agent.report.words "$NODE_URL/reports?$query" 2>/dev/null)
+  case $http in
+    2??) rm -f run/agent.report ;;
+    4??) log "the control plane does not take the report: HTTP $http"; rm -f run/agent.report ;;
+  esac
+}
+
+# --- start, reload, stop -----------------------------------------------------------------------------------------------------
+
+put_live() { cp "$1" nginx.conf.new && mv nginx.conf.new nginx.conf; }
+keep_as_good() { cp nginx.conf nginx.conf.last-good.new && mv nginx.conf.last-good.new nginx.conf.last-good; }
+
+# Workers whose master was killed still hold the listeners: they let go of them and finish their answers.
+release_listeners() {
+  local pids deadline=$((SECONDS + 5))
+  mapfile -t pids < <(workers)
+  ((${#pids[@]})) || return 0
+  log "the master is gone: workers ${pids[*]} finish what they have"
+  kill -QUIT "${pids[@]}" 2>/dev/null
+  while [[ -n $(workers) ]] && ((SECONDS < deadline)); do pause 0.05; done
+  mapfile -t pids < <(workers)
+  ((${#pids[@]} == 0)) || kill -KILL "${pids[@]}" 2>/dev/null
+}
+
+# Starts nginx.conf and proves it. Words of a failure: run/agent.start.words.
+start_nginx() {
+  local offset digest
+  release_listeners
+  rm -f run/instances/*.sock run/nginx.pid
+  offset=$(log_size)
+  digest=$(text_digest nginx.conf)
+  # Its words on stderr are in error.log too, except before that file is opened.
+  if "$NGINX" -p "$PWD/" -c nginx.conf </dev/null >/dev/null 2>run/agent.start.words 9>&-; then
+    for _ in {1..50}; do is_running && break; pause 0.1; done
+    if prove "$digest" "" "$offset"; then
+      keep_as_good
+      log "nginx runs (master $master)"
+      return 0
+    fi
+    { echo "nginx started, but its workers do not say that they run this text"; words_since "$offset"; } >run/agent.start.words
+    quit_nginx 1
+  fi
+  return 1
+}
+
+# reload DIGEST: nginx.conf is live within PROOF_WAIT_S, or the last good text is and the words are in run/agent.load.words.
+reload() {
+  local offset old
+  old=$(workers)
+  offset=$(log_size)
+  kill -HUP "$master"
+  if prove "$1" "$old" "$offset"; then
+    keep_as_good
+    return 0
+  fi
+  words_since "$offset" >run/agent.load.words
+  [[ -s run/agent.load.words ]] || echo "no worker said within $PROOF_WAIT_S s that it runs this text" >run/agent.load.words
+  if [[ -f nginx.conf.last-good ]]; then
+    put_live nginx.conf.last-good
+    # The old workers may have been replaced by ones that do not work.
+    if is_running && [[ $(workers) != "$old" ]]; then
+      old=$(workers)
+      kill -HUP "$master"
+      prove "$(text_digest nginx.conf)" "$old" "$(log_size)" || log "the last good text does not come back"
+    fi
+  fi
+  return 1
+}
+
+# quit_nginx SECONDS: lets answers end for so long, then ends them.
+quit_nginx() {
+  local deadline pids
+  is_running || return 0
+  kill -QUIT "$master" 2>/dev/null
+  deadline=$((SECONDS + $1))
+  while is_running && ((SECONDS < deadline)); do sleep 0.1 9>&-; done
+  is_running || return 0
+  kill -TERM "$master" 2>/dev/null
+  deadline=$((SECONDS + 5))
+  while is_running && ((SECONDS < deadline)); do sleep 0.1 9>&-; done
+  is_running || return 0
+  mapfile -t pids < <(processes worker)
+  kill -KILL "$master" "${pids[@]}" 2>/dev/null
+}
+
+end() {
+  trap '' TERM INT
+  log "ending nginx"
+  # shellcheck disable=SC2046 # one word per job
+  kill $(jobs -p) 2>/dev/null
+  quit_nginx "$STOP_WAIT_S"
+  log "ended"
+  exit 0
+}
+trap end TERM INT
+trap '' HUP
+
+# --- the loop ----------------------------------------------------------------------------------------------------------------
+
+revision=0      # of the last text that was fetched
+refused=""      # digest of the text that failed last: not asked for again
+start_pause_s=1
+next_start_s=0
+
+ensure_running() {
+  is_running && return 0
+  [[ -f nginx.conf || -f nginx.conf.last-good ]] || return 0
+  ((SECONDS >= next_start_s)) || return 0
+  [[ -f nginx.conf ]] || put_live nginx.conf.last-good
+  write_platform
+  local digest good
+  digest=$(text_digest nginx.conf)
+  if start_nginx; then
+    # What could not start before, can now.
+    [[ $unstarted == "$digest" ]] && report applied start "$digest" "$revision" </dev/null
+    unstarted=""; start_pause_s=1
+    return 0
+  fi
+  [[ $unstarted == "$digest" ]] || report refused start "$digest" "$revision" <run/agent.start.words
+  unstarted=$digest
+  good=$(text_digest nginx.conf.last-good)
+  if [[ -n $good && $good != "$digest" ]]; then
+    log "going back to the last good text"
+    refused=$digest; unstarted=""
+    put_live nginx.conf.last-good
+    start_nginx && start_pause_s=1 && return 0
+  fi
+  next_start_s=$((SECONDS + start_pause_s))
+  start_pause_s=$((start_pause_s * 2 > START_PAUSE_MAX_S ? START_PAUSE_MAX_S : start_pause_s * 2))
+}
+unstarted=""    # digest of the text that could not start
+
+# fetch WAIT_S: sets http (000: no answer), and digest and revision when it is 200; the text is in nginx.conf.candidate.
+fetch() {
+  local have poll code_and_exit
+  http=000
+  digest=""
+  have=${refused:-$(text_digest nginx.conf)}
+  : >run/agent.fetch
+  call --get --max-time $(($1 + 10)) --output nginx.conf.candidate --dump-header run/agent.fetch.headers \
+    --write-out '%{http_code} %{exitcode}' \
+    --data-urlencode "have=$have" --data-urlencode "wait_s=$1" \
+    --data-urlencode "admin_listen=$ADMIN_LISTEN" --data-urlencode "admin_url=$ADMIN_URL" \
+    --data-urlencode "edge_listen=${EVENKEEL_EDGE_LISTEN:-}" --data-urlencode "workers=${EVENKEEL_WORKERS:-}" \
+    "$NODE_URL/nginx.conf" >run/agent.fetch 2>run/agent.fetch.error &
+  poll=$!
+  while kill -0 "$poll" 2>/dev/null; do
+    if [[ -n $master ]] && ! is_running; then
+      kill "$poll" 2>/dev/null      # nginx died: that comes first
+      wait "$poll" 2>/dev/null
+      http=""
+      return 0
+    fi
+    sleep 0.25 9>&- & wait -n "$poll" $! 2>/dev/null
+  done
+  code_and_exit=$(<run/agent.fetch)
+  [[ $code_and_exit == ???" 0" ]] && http=${code_and_exit% 0}
+  [[ $http == 200 ]] || return 0
+  local name value
+  while IFS=': ' read -r name value; do
+    value=${value%$'\r'}
+    case ${name,,} in
+      x-evenkeel-revision) revision=$value ;;
+      x-evenkeel-text-digest) digest=$value ;;
+    esac
+  done <run/agent.fetch.headers
+  [[ $digest =~ ^[0-9a-f]{64}$ && $revision =~ ^[0-9]+$ ]] || { http=000; log "an answer without revision and digest"; }
+}
+
+# apply: nginx.conf.candidate, of $digest and $revision.
+apply() {
+  if is_running && [[ $digest == "$(text_digest nginx.conf)" ]] && runs "$digest" ""; then
+    refused=""
+    report applied load "$digest" "$revision" </dev/null
+    return 0
+  fi
+  write_platform
+  if ! "$NGINX" -t -p "$PWD/" -c nginx.conf.candidate </dev/null >run/agent.test.words 2>&1 9>&-; then
+    refused=$digest
+    report refused test "$digest" "$revision" <run/agent.test.words
+    return 0
+  fi
+  mv nginx.conf.candidate nginx.conf
+  refused=""
+  if ! is_running; then
+    next_start_s=0; unstarted=""
+    ensure_running
+    is_running && [[ -z $refused ]] && report applied start "$digest" "$revision" </dev/null
+  elif reload "$digest"; then
+    report applied load "$digest" "$revision" </dev/null
+  else
+    refused=$digest
+    report refused load "$digest" "$revision" <run/agent.load.words
+  fi
+}
+
+log "node $EVENKEEL_NODE_NAME in $PWD, control plane $EVENKEEL_CONTROL_URL"
+if is_running; then log "adopting the running nginx (master $master)"; else ensure_running; fi
+# The last agent may have ended between rename and proof: either the workers run what is on disk, or they run the last good text.
+if is_running; then
+  if runs "$(text_digest nginx.conf)" ""; then keep_as_good; elif [[ -f nginx.conf.last-good ]]; then put_live nginx.conf.last-good; fi
+fi
+
+drain_since_s=""
+away=""
+while :; do
+  ensure_running
+  send_report
+  fetch "$POLL_WAIT_S"
+  case $http in
+    200)
+      away=""
+      if is_running && [[ -n $(draining_workers) ]]; then
+        : "${drain_since_s:=$SECONDS}"
+        if ((SECONDS - drain_since_s < DRAIN_WAIT_S)); then pause 1; continue; fi
+        log "old workers still drain after $DRAIN_WAIT_S s: reloading all the same"
+      fi
+      drain_since_s=""
+      apply
+      ;;
+    204) away="" ;;
+    "") ;;
+    *)
+      [[ $away == "$http" ]] || log "no text from the control plane: HTTP $http $(head -n1 run/agent.fetch.error)"
+      away=$http
+      pause 1
+      ;;
+  esac
+done

@@ -1,0 +1,284 @@
+using System.Net;
+using System.Net.Sockets;
+using System.Runtime.Versioning;
+using Xunit;
+
+namespace Evenkeel.Tests.Agent;
+
+[SupportedOSPlatform("linux")]
+public sealed class AgentTests
+{
+    [Fact]
+    public async Task A_text_is_fetched_started_and_reported_and_the_next_one_is_reloaded()
+    {
+        await using var node = new AgentNode();
+        await node.Stub.StartAsync();
+        var first = node.Want(1, node.Text("one"));
+        node.StartAgent();
+        Assert.Equal(("start", 1), Place(await node.ReportAsync(first, "applied")));
+        Assert.Equal("one", await node.AnswerAsync());
+        var master = node.Master;
+
+        var second = node.Want(2, node.Text("two"));
+        Assert.Equal(("load", 2), Place(await node.ReportAsync(second, "applied")));
+        Assert.Equal("two", await node.AnswerAsync());
+        Assert.Equal(master, node.Master);
+        Assert.Equal(node.Live, File.ReadAllText(node.At("nginx.conf.last-good")));
+    }
+
+    [Fact]
+    public async Task A_text_that_nginx_refuses_is_reported_in_its_own_words_and_never_live()
+    {
+        await using var node = new AgentNode();
+        await RunningAsync(node, "one");
+
+        var bad = node.Want(2, node.Text("two", server: "no_such_directive on;"));
+        var report = await node.ReportAsync(bad, "refused");
+        Assert.Equal(("test", 2), Place(report));
+        Assert.Contains("""unknown directive "no_such_directive" in""", report.Words);
+        Assert.Equal("one", await node.AnswerAsync());
+        Assert.DoesNotContain("no_such_directive", node.Live);
+
+        var polls = node.Stub.Polls.Count;
+        await node.EventuallyAsync("three more polls", () => Task.FromResult(node.Stub.Polls.Count >= polls + 3));
+        Assert.Single(node.Stub.Reports, one => one.Digest == bad);
+        Assert.Contains("have=" + bad, node.Stub.Polls.Last());
+
+        await node.ReportAsync(node.Want(3, node.Text("three")), "applied");
+        Assert.Equal("three", await node.AnswerAsync());
+    }
+
+    [Fact]
+    public async Task A_text_whose_Lua_fails_to_load_leaves_the_old_workers_and_reports_the_error_log()
+    {
+        await using var node = new AgentNode();
+        await RunningAsync(node, "one");
+        var workers = node.Nginx("worker process");
+
+        var bad = node.Want(2, node.Text("two", init: """ error("the sky is not blue") """));
+        var report = await node.ReportAsync(bad, "refused");
+        Assert.Equal(("load", 2), Place(report));
+        Assert.Contains("the sky is not blue", report.Words);
+        Assert.Equal("one", await node.AnswerAsync());
+        Assert.Equal(workers.Order(), node.Nginx("worker process").Order());
+        Assert.DoesNotContain("sky", node.Live);
+
+        // Back to what runs: no reload is needed to say so.
+        var good = node.Want(3, node.Text("one"));
+        await node.EventuallyAsync("the running text is confirmed", () => Task.FromResult(node.Stub.Reports.Any(one => one is { Revision: 3, Result: "applied" } && one.Digest == good)));
+        Assert.Equal(workers.Order(), node.Nginx("worker process").Order());
+    }
+
+    [Fact]
+    public async Task New_workers_that_do_not_say_what_they_run_are_replaced_by_the_last_good_text()
+    {
+        await using var node = new AgentNode { Environment = { ["EVENKEEL_PROOF_WAIT_S"] = "3" } };
+        var good = await RunningAsync(node, "one");
+
+        var bad = node.Want(2, node.Text("two", init: """ require("standin").digest = "another" """));
+        Assert.Equal(("load", 2), Place(await node.ReportAsync(bad, "refused")));
+        await node.AnswersAsync("one");
+        Assert.Contains(good, node.Live);
+    }
+
+    [Fact]
+    public async Task A_first_text_that_cannot_start_is_reported_and_started_once_it_can()
+    {
+        await using var node = new AgentNode();
+        await node.Stub.StartAsync();
+        using var squatter = new TcpListener(IPAddress.Loopback, node.EdgePort);
+        squatter.Start();
+        var digest = node.Want(1, node.Text("one"));
+        node.StartAgent();
+        var report = await node.ReportAsync(digest, "refused");
+        Assert.Equal(("start", 1), Place(report));
+        Assert.Contains("Address already in use", report.Words);
+
+        squatter.Stop();
+        await node.ReportAsync(digest, "applied");
+        await node.AnswersAsync("one");
+    }
+
+    [Fact]
+    public async Task Streams_survive_a_reload_and_the_next_reload_waits_for_them()
+    {
+        await using var node = new AgentNode();
+        await RunningAsync(node, "one");
+        using var stream = new StreamReader(await node.SlowAnswerAsync(seconds: 5));
+        Assert.Equal("begin", await stream.ReadLineAsync());
+
+        await node.ReportAsync(node.Want(2, node.Text("two")), "applied");
+        var third = node.Want(3, node.Text("three"));
+        var fourth = node.Want(4, node.Text("four"));
+        Assert.Equal("end", await stream.ReadLineAsync());
+        Assert.DoesNotContain(node.Stub.Reports, report => report.Digest == fourth);
+        await node.ReportAsync(fourth, "applied");
+        Assert.DoesNotContain(node.Stub.Reports, report => report.Digest == third);
+        await node.AnswersAsync("four");
+    }
+
+    [Fact]
+    public async Task A_drain_that_takes_too_long_does_not_hold_a_reload_for_ever()
+    {
+        await using var node = new AgentNode { Environment = { ["EVENKEEL_DRAIN_WAIT_S"] = "1" } };
+        await RunningAsync(node, "one");
+        using var stream = new StreamReader(await node.SlowAnswerAsync(seconds: 8));
+        Assert.Equal("begin", await stream.ReadLineAsync());
+        await node.ReportAsync(node.Want(2, node.Text("two")), "applied");
+        await node.ReportAsync(node.Want(3, node.Text("three")), "applied");
+        Assert.Contains("reloading all the same", node.Log);
+        Assert.Equal("end", await stream.ReadLineAsync());
+    }
+
+    [Fact]
+    public async Task A_killed_master_is_replaced_though_its_workers_and_sockets_are_left_behind()
+    {
+        await using var node = new AgentNode();
+        await RunningAsync(node, "one");
+        using var stream = new StreamReader(await node.SlowAnswerAsync(seconds: 4));
+        Assert.Equal("begin", await stream.ReadLineAsync());
+        var master = node.Master;
+
+        AgentNode.Signal(master, "KILL");
+        await node.EventuallyAsync("another master runs", () => Task.FromResult(node.Nginx("master process") is [var pid] && pid != master));
+        await node.AnswersAsync("one");
+        Assert.True(File.Exists(node.At("run/instances/only.sock")));
+        Assert.Equal("end", await stream.ReadLineAsync());
+    }
+
+    [Fact]
+    public async Task A_killed_agent_leaves_nginx_running_and_the_next_agent_adopts_it()
+    {
+        await using var node = new AgentNode();
+        await RunningAsync(node, "one");
+        var (master, workers) = (node.Master, node.Nginx("worker process"));
+
+        node.KillAgent();
+        Assert.Equal("one", await node.AnswerAsync());
+        node.StartAgent();
+        await node.EventuallyAsync("adopted", () => Task.FromResult(node.Log.Contains($"adopting the running nginx (master {master})")));
+        await node.ReportAsync(node.Want(2, node.Text("two")), "applied");
+        Assert.Equal(master, node.Master);
+        Assert.Empty(workers.Intersect(node.Nginx("worker process").Except(node.Nginx("worker process is shutting down"))));
+    }
+
+    [Fact]
+    public async Task An_agent_that_died_between_rename_and_reload_is_made_good_by_the_next()
+    {
+        await using var node = new AgentNode();
+        await RunningAsync(node, "one");
+        node.KillAgent();
+        var second = node.Text("two");
+        File.WriteAllText(node.At("nginx.conf"), second.Text);
+        node.Want(2, second);
+        node.StartAgent();
+        Assert.Equal(("load", 2), Place(await node.ReportAsync(second.Digest, "applied")));
+        await node.AnswersAsync("two");
+    }
+
+    [Fact]
+    public async Task Without_a_control_plane_the_last_text_starts_and_a_dead_nginx_is_started_again()
+    {
+        await using var node = new AgentNode();
+        var first = await RunningAsync(node, "one");
+        Assert.Equal(0, await node.EndAgentAsync());
+        Assert.Empty(node.Nginx(""));
+        await node.Stub.DisposeAsync();
+
+        node.StartAgent();
+        await node.AnswersAsync("one");
+        var master = node.Master;
+        AgentNode.Signal(master, "TERM");
+        await node.EventuallyAsync("another master runs", () => Task.FromResult(node.Nginx("master process") is [var pid] && pid != master));
+        await node.AnswersAsync("one");
+
+        // And it goes on with the control plane as soon as that is back.
+        await node.Stub.StartAsync();
+        await node.ReportAsync(node.Want(2, node.Text("two")), "applied");
+        Assert.Contains("have=" + first, string.Join('\n', node.Stub.Polls));
+    }
+
+    [Fact]
+    public async Task A_text_on_disk_that_no_longer_starts_gives_way_to_the_last_good_one()
+    {
+        await using var node = new AgentNode();
+        await RunningAsync(node, "one");
+        Assert.Equal(0, await node.EndAgentAsync());
+        var bad = node.Text("two", init: """ error("broken meanwhile") """);
+        File.WriteAllText(node.At("nginx.conf"), bad.Text);
+        node.StartAgent();
+        var report = await node.ReportAsync(bad.Digest, "refused");
+        Assert.Equal("start", report.Stage);
+        Assert.Contains("broken meanwhile", report.Words);
+        await node.AnswersAsync("one");
+    }
+
+    [Fact]
+    public async Task A_report_that_could_not_be_delivered_is_delivered_later()
+    {
+        await using var node = new AgentNode();
+        await RunningAsync(node, "one");
+        File.WriteAllText(node.At("run/agent.report"), $"revision=9&text_digest={new string('a', 64)}&result=refused&stage=load\n");
+        File.WriteAllText(node.At("run/agent.report.words"), "kept words");
+        Assert.Equal("kept words", (await node.ReportAsync(new string('a', 64), "refused")).Words);
+    }
+
+    [Fact]
+    public async Task SIGTERM_lets_answers_end_for_a_moment_and_leaves_no_process()
+    {
+        await using var node = new AgentNode();
+        await RunningAsync(node, "one");
+        using var stream = new StreamReader(await node.SlowAnswerAsync(seconds: 1.5));
+        Assert.Equal("begin", await stream.ReadLineAsync());
+        Assert.Equal(0, await node.EndAgentAsync());
+        Assert.Equal("end", await stream.ReadLineAsync());
+        Assert.Empty(node.Nginx(""));
+    }
+
+    [Fact]
+    public async Task The_token_is_on_no_command_line_and_its_files_are_private()
+    {
+        await using var node = new AgentNode();
+        await RunningAsync(node, "one");
+        await node.EventuallyAsync("a poll is under way", () => Task.FromResult(CommandLines().Any(line => line.Contains($"{node.Stub.Url}/node/v1/local/nginx.conf"))));
+        Assert.DoesNotContain(CommandLines(), line => line.Contains(ControlPlaneStub.Token));
+        Assert.Equal(0, node.Stub.Unauthorized);
+        foreach (var name in new[] { "token", "run/agent.header" })
+            Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(node.At(name)));
+    }
+
+    [Fact]
+    public async Task A_second_agent_in_the_same_directory_gives_up()
+    {
+        await using var node = new AgentNode();
+        await RunningAsync(node, "one");
+        var first = node.AgentPid;
+        node.StartAgent();
+        await node.EventuallyAsync("the second gives up", () => Task.FromResult(node.Log.Contains("another agent runs this node")));
+        Assert.Equal("one", await node.AnswerAsync());
+        AgentNode.Signal(first, "KILL");
+    }
+
+    private static async Task<string> RunningAsync(AgentNode node, string answer)
+    {
+        await node.Stub.StartAsync();
+        var digest = node.Want(1, node.Text(answer));
+        node.StartAgent();
+        await node.ReportAsync(digest, "applied");
+        Assert.Equal(answer, await node.AnswerAsync());
+        return digest;
+    }
+
+    private static (string Stage, int Revision) Place(ControlPlaneStub.Report report) => (report.Stage, report.Revision);
+
+    private static IEnumerable<string> CommandLines()
+    {
+        foreach (var process in Directory.EnumerateDirectories("/proc").Where(path => int.TryParse(Path.GetFileName(path), out _)))
+        {
+            string line;
+            try { line = File.ReadAllText(Path.Combine(process, "cmdline")); }
+            catch (Exception gone) when (gone is IOException or UnauthorizedAccessException) { continue; }
+            yield return line;
+        }
+    }
+}
