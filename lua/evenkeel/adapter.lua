@@ -1,0 +1,314 @@
+-- An adapter: the door to one instance. It turns every failure that an LLM endpoint can have into an HTTP failure *before* anything is
+-- committed to the client, so that the edge is a plain HTTP balancer over well-behaved local peers.
+--
+-- It owns scheme, path, credential, model name and TLS name of its instance; splices the model name into the body and leaves every
+-- other byte; holds the answer back until the first content token (or until a JSON answer is whole); keeps the budgets; reports the
+-- outcome to breaker, cooldown and latency. Knock by hand: curl --unix-socket run/instances/NAME.sock http://x/v1/models
+
+local cjson = require "cjson.safe"
+local breaker = require "evenkeel.breaker"
+local events = require "evenkeel.events"
+local errors = require "evenkeel.errors"
+local json_scan = require "evenkeel.json_scan"
+local live = require "evenkeel.live"
+local outcomes = require "evenkeel.outcome"
+local relay = require "evenkeel.relay"
+local slots = require "evenkeel.slots"
+local snapshots = require "evenkeel.snapshot"
+local transport = require "evenkeel.transport"
+
+local ngx = ngx
+local now = ngx.now
+local sub, find, match = string.sub, string.find, string.match
+local tonumber, random, min = tonumber, math.random, math.min
+
+local M = {}
+
+local MAX_ERROR_BODY = 64 * 1024
+local MAX_JSON_ANSWER = 64 * 1024 * 1024
+local ERROR_BODY_WAIT_S = 2
+
+-- ------------------------------------------------------------------------------------------------------------ the request
+
+local function read_body()
+  ngx.req.read_body()
+  local body = ngx.req.get_body_data()
+  if body then return body end
+  local path = ngx.req.get_body_file()
+  local file = path and io.open(path, "rb")
+  if not file then return "" end
+  body = file:read("*a")
+  file:close()
+  return body
+end
+
+--- What is known of a request: from the edge (see its call_header), or by scanning the body of somebody who knocked directly.
+local function read_call(header, body)
+  if header then
+    local model_s, model_e, stream, last, resume, buffer, n, tools, usage, options_s, options_e, close, deadline_ms =
+      match(header, "^(%d+),(%d+),(%d),(%d),(%d),(%d),(%d+),(%d),(%d),(%d+),(%d+),(%d+),(%d+)$")
+    if model_s then
+      return {
+        model_s = tonumber(model_s), model_e = tonumber(model_e), stream = stream == "1", last = last == "1", resume = resume == "1", buffer = buffer == "1",
+        n = tonumber(n), tools = tools == "1", usage = tonumber(usage), options_s = tonumber(options_s), options_e = tonumber(options_e),
+        close = tonumber(close), deadline = deadline_ms ~= "0" and tonumber(deadline_ms) / 1000 or nil,
+      }
+    end
+  end
+  local info, message = json_scan.scan(body)
+  if not info then return nil, message end
+  if not info.model then return nil, "the request must name a model" end
+  return {
+    model_s = info.model_s, model_e = info.model_e, stream = info.stream == true, last = true, resume = false, n = info.n or 1,
+    tools = info.tools or false, usage = info.include_usage and 1 or (info.stream_options_s and 2 or 0),
+    options_s = info.stream_options_s or 0, options_e = info.stream_options_e or 0, close = info.body_close,
+  }
+end
+
+-- The body in pieces: the model name replaced, usage asked for; nothing else is touched.
+local function body_pieces(body, call, model)
+  local pieces, n, from = {}, 0, 1
+  local function replace(s, e, text)
+    n = n + 1
+    pieces[n] = sub(body, from, s - 1)
+    n = n + 1
+    pieces[n] = text
+    from = e + 1
+  end
+  local ask_usage = call.stream and call.usage ~= 1
+  local options = nil
+  if ask_usage and call.options_s > 0 then
+    local given = cjson.decode(sub(body, call.options_s, call.options_e)) or {}
+    given.include_usage = true
+    options = cjson.encode(given)
+  end
+  if options and call.options_s < call.model_s then replace(call.options_s, call.options_e, options) end
+  if model then replace(call.model_s, call.model_e, json_scan.encode_string(model)) end
+  if options and call.options_s > call.model_s then replace(call.options_s, call.options_e, options) end
+  if ask_usage and not options then replace(call.close, call.close - 1, ',"stream_options":{"include_usage":true}') end
+  n = n + 1
+  pieces[n] = sub(body, from)
+  local length = 0
+  for i = 1, n do length = length + #pieces[i] end
+  return pieces, length
+end
+
+-- ------------------------------------------------------------------------------------------------------------- the result
+
+--- Feed breaker, cooldown, limit and latency with what became of an attempt. Once per attempt.
+local function report(attempt, outcome, at)
+  if attempt.reported then return end
+  attempt.reported = true
+  attempt.outcome = outcome
+  if not attempt.kind then                      -- a probe or a look: it proves a key and a connection, not the service
+    if outcome == "ok" then live.unblock(attempt.inst) end
+    return
+  end
+  local inst, dict = attempt.inst, ngx.shared.evenkeel_state
+  local cfg, k = inst.breaker, inst.keys
+  if outcome == "ok" then
+    if attempt.latency_s then live.observe(inst, attempt.call.stream and "stream" or "json", attempt.latency_s, at) end
+    if breaker.success(dict, k.breaker, cfg, at) then
+      events.add("breaker_closed", inst.name, { outcome = outcome })
+      live.touch(inst)
+    end
+    live.forgive(inst)
+    live.unblock(inst)
+    live.grow_limit(inst, slots.count(k.in_flight))
+  elseif outcomes.FAILURES[outcome] then
+    if outcome == "timeout_first_token" or outcome == "stalled" then
+      live.observe(inst, attempt.call.stream and "stream" or "json", at - attempt.started, at)
+    end
+    local opened, why = breaker.failure(dict, k.breaker, cfg, at)
+    if opened then
+      events.add("breaker_opened", inst.name, { outcome = outcome, why = why, evidence = attempt.words, request_id = attempt.request_id })
+      live.touch(inst)
+    end
+  elseif outcome == "rate_limited" then
+    local wait = attempt.retry_after_s or live.back_off_s(inst, random)
+    live.cool_down(inst, wait, at)
+    live.shrink_limit(inst, slots.count(k.in_flight), at)
+    events.add("cooldown", inst.name, { outcome = outcome, seconds = wait, request_id = attempt.request_id })
+  elseif outcome == "auth" or outcome == "quota" then
+    live.block(inst, outcome)
+    events.add("blocked", inst.name, { outcome = outcome, evidence = attempt.words, request_id = attempt.request_id })
+  end
+end
+M.report = report
+
+-- Tell the edge of a failure: status by outcome, the word in a header, a short body for those who knocked directly.
+local function fail(attempt, outcome, words)
+  attempt.words = words and sub(words, 1, 300)
+  report(attempt, outcome, now())
+  local status = outcomes.STATUS[outcome] or 502
+  local header = ngx.header
+  header["x-ek-outcome"] = outcome
+  if attempt.retry_after_s then header["x-ek-retry-after"] = attempt.retry_after_s end
+  return errors.send(status, outcome, "instance " .. attempt.inst.name .. ": " .. outcome .. (words and " (" .. attempt.words .. ")" or ""))
+end
+
+-- The provider's own answer, unchanged.
+local function pass_on(attempt, outcome, status, content_type, body)
+  report(attempt, outcome, now())
+  ngx.status = status
+  local header = ngx.header
+  header["x-ek-outcome"] = outcome
+  header["Content-Type"] = content_type or "application/json"
+  header["Content-Length"] = #body
+  ngx.print(body)
+  return ngx.exit(ngx.HTTP_OK)
+end
+
+local function watch_rate_limit_headers(attempt, headers)
+  for _, what in ipairs { "requests", "tokens" } do
+    local remaining = headers["x-ratelimit-remaining-" .. what]
+    if remaining and tonumber(remaining) == 0 then
+      local reset = outcomes.reset_s(headers["x-ratelimit-reset-" .. what])
+      if reset and reset > 0 then live.cool_down(attempt.inst, min(reset, 600), now()) end
+    end
+  end
+end
+
+local function error_answer(attempt, conn, head)
+  local status = head.status
+  local body = transport.read_all(conn, MAX_ERROR_BODY, now() + ERROR_BODY_WAIT_S) or ""
+  local at = now()
+  attempt.retry_after_s = outcomes.retry_after_s(head.headers["retry-after"], at, ngx.parse_http_time)
+  watch_rate_limit_headers(attempt, head.headers)
+  if status < 400 then return fail(attempt, "bad_gateway", "answered " .. status .. " (redirects are not followed)") end
+  local outcome = outcomes.of_error(status, body)
+  if outcomes.RETRYABLE[outcome] then return fail(attempt, outcome, "HTTP " .. status .. " " .. sub(body, 1, 200)) end
+  if outcome == "context_length" and not attempt.call.last then return fail(attempt, outcome, "HTTP " .. status) end
+  return pass_on(attempt, outcome, status, head.headers["content-type"], body)
+end
+
+-- ---------------------------------------------------------------------------------------------------------------- answers
+
+local function json_answer(attempt, conn, head)
+  local body, why = transport.read_all(conn, MAX_JSON_ANSWER, attempt.deadline)
+  if not body then
+    return fail(attempt, why == "timeout" and "stalled" or why == "too large" and "bad_gateway" or "truncated", "answer cut: " .. why)
+  end
+  local at = now()
+  local verdict = relay.judge_json(body, attempt.kind)
+  if verdict == "error" then
+    local outcome = outcomes.of_error(200, body)
+    if outcomes.RETRYABLE[outcome] then return fail(attempt, outcome, sub(body, 1, 200)) end
+    if outcome == "context_length" and not attempt.call.last then return fail(attempt, outcome) end
+    return pass_on(attempt, outcome, 400, head.headers["content-type"], body)
+  elseif verdict == "broken" then
+    return fail(attempt, "bad_gateway", "the answer is not JSON: " .. sub(body, 1, 100))
+  elseif verdict == "empty" then
+    return fail(attempt, "empty", "the answer has no content")
+  end
+  attempt.latency_s = at - attempt.started
+  report(attempt, "ok", at)
+  watch_rate_limit_headers(attempt, head.headers)
+  local header = ngx.header
+  header["Content-Type"] = head.headers["content-type"] or "application/json"
+  header["Content-Length"] = #body
+  ngx.print(body)
+  return ngx.exit(ngx.HTTP_OK)
+end
+
+local KINDS = { ["/v1/chat/completions"] = "chat", ["/v1/completions"] = "completions", ["/v1/embeddings"] = "embeddings" }
+
+--- Serve one request at this door.
+function M.serve()
+  local var = ngx.var
+  local snapshot = snapshots.current()
+  local inst = snapshot and snapshot.instances[var.ek_instance]
+  local uri = var.uri
+  local attempt = { inst = inst, started = now(), request_id = var.http_x_request_id, kind = KINDS[uri], call = { last = true } }
+  ngx.ctx.attempt = attempt
+  if not inst then
+    ngx.header["x-ek-outcome"] = "circuit_open"
+    return errors.send(503, "no_such_instance", "This node's configuration has no such instance.")
+  end
+  attempt.deadline = attempt.started + inst.total_s
+
+  local method = ngx.req.get_method()
+  local path = inst.path .. (find(uri, "^/v1/") and sub(uri, 4) or uri)
+  local args = var.args
+  if args then path = path .. "?" .. args end
+
+  local pieces, length
+  if method == "POST" then
+    local body = read_body()
+    local call, why = read_call(var.http_x_ek_call, body)
+    if not call then return pass_on(attempt, "client_error", 400, nil, errors.body(400, "invalid_json", why)) end
+    attempt.call = call
+    if call.deadline and call.deadline < attempt.deadline then attempt.deadline, attempt.clients_deadline = call.deadline, true end
+    local tier_model = var.http_x_ek_model
+    pieces, length = body_pieces(body, call, tier_model or inst.model)
+    attempt.body, attempt.prefix = body, var.http_x_ek_prefix
+    call.show_usage = var.http_x_ek_usage ~= nil
+    if attempt.prefix == "beta" then path = match(inst.path, "^(.-)/v1$") or inst.path path = path .. "/beta" .. sub(uri, 4) end
+  end
+
+  local stream = attempt.call.stream
+  attempt.first_deadline = stream and min(attempt.deadline, attempt.started + inst.first_token_s) or attempt.deadline
+  local conn, head, outcome, words = transport.request(inst, method, path, pieces, length, attempt)
+  if not conn then
+    if attempt.clients_deadline and now() >= attempt.deadline then outcome = "client_gone" end
+    return fail(attempt, outcome, words)
+  end
+  attempt.conn = conn
+  if head.status ~= 200 then return error_answer(attempt, conn, head) end
+
+  local content_type = head.headers["content-type"] or ""
+  if stream and find(content_type, "event-stream", 1, true) or (stream and not find(content_type, "json", 1, true)) then
+    return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report })
+  end
+  return json_answer(attempt, conn, head)
+end
+
+function M.log()
+  local attempt = ngx.ctx.attempt
+  if not attempt or not attempt.inst then return end
+  if not attempt.reported then report(attempt, "client_gone", now()) end
+  if attempt.continued_at then slots.release(attempt.continued_at) end
+end
+
+-- -------------------------------------------------------------------------------------------------------- recovery probes
+
+-- While a breaker is open, the node itself asks the instance for its models every RECOVERY_PROBE_S. An answer that turns from bad to
+-- good ends the wait early: an instance is back within seconds of its recovery. Answers that were good all along prove nothing (an
+-- instance may list models and yet fail to complete), so they change nothing.
+local RECOVERY_PROBE_S = 2
+
+local function probe(inst, dict)
+  local k = "p:" .. inst.name
+  local at = now()
+  local conn, head = transport.request(transport.door(inst), "GET", "/v1/models", nil, nil, { first_deadline = at + 5 })
+  local good = conn ~= nil and head.status == 200
+  if conn then transport.close(conn) end
+  local was = dict:get(k)
+  dict:set(k, good and "good" or "bad", 60)
+  if good and was == "bad" then
+    dict:delete(k)
+    if breaker.end_wait(dict, inst.keys.breaker, now()) then
+      live.touch(inst)
+      events.add("breaker_half_open", inst.name, { why = "probe" })
+    end
+  end
+end
+
+--- Called on a timer by every worker; one of them probes each instance.
+function M.recovery_probes(dict)
+  local snapshot = snapshots.current()
+  if not snapshot then return end
+  local at = now()
+  for _, name in ipairs(snapshot.instance_names) do
+    local inst = snapshot.instances[name]
+    if inst.enabled ~= false and breaker.state(dict, inst.keys.breaker, at) == "open" and dict:add("pl:" .. name, 1, RECOVERY_PROBE_S) then
+      ngx.timer.at(0, function(premature)
+        if not premature then probe(inst, dict) end
+      end)
+    end
+  end
+end
+
+M._body_pieces, M._read_call = body_pieces, read_call
+
+return M

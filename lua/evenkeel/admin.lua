@@ -1,0 +1,148 @@
+-- The admin listener of a node: what the control plane pushes and reads. Every call needs the node's token.
+--
+--   PUT  /snapshot           202 new · 204 known · 409 older · 422 {"errors": […]} · 507 no room
+--   GET  /status             revision, digest, workers; ?format=text for scripts
+--   GET  /stats              live numbers of instances and pools
+--   GET  /events?after=N     state changes, at most 1000 at a time
+--   POST /instances/{name}/_reset   close the breaker, end cooldown and block (an operator acts)
+--   ANY  /instances/{name}/… the door of that instance
+
+local cjson = require "cjson.safe"
+local breaker = require "evenkeel.breaker"
+local events = require "evenkeel.events"
+local live = require "evenkeel.live"
+local balancer = require "evenkeel.balancer"
+local slots = require "evenkeel.slots"
+local snapshots = require "evenkeel.snapshot"
+local node = require "evenkeel.node"
+
+local M = {}
+
+local function answer(status, body)
+  ngx.status = status
+  ngx.header["Content-Type"] = "application/json"
+  if body then ngx.print(cjson.encode(body)) end
+  return ngx.exit(status == 204 and 204 or ngx.HTTP_OK)
+end
+
+-- Compare without telling by the time taken how much of it was right.
+local function same(a, b)
+  if #a ~= #b then return false end
+  local difference = 0
+  for i = 1, #a do difference = bit.bor(difference, bit.bxor(a:byte(i), b:byte(i))) end
+  return difference == 0
+end
+
+local function authorized()
+  local given = ngx.var.http_authorization
+  if given and same(given, "Bearer " .. node.token) then return true end
+  ngx.header["WWW-Authenticate"] = "Bearer"
+  answer(401, { error = "the node's token is needed" })
+  return false
+end
+
+local function put_snapshot()
+  ngx.req.read_body()
+  local raw = ngx.req.get_body_data()
+  if not raw then
+    local path = ngx.req.get_body_file()
+    local file = path and io.open(path, "rb")
+    raw = file and file:read("*a") or ""
+    if file then file:close() end
+  end
+  local status, faults = snapshots.accept(raw)
+  return answer(status, faults and { errors = faults } or nil)
+end
+
+local function status()
+  local workers = node.workers()
+  if ngx.var.arg_format == "text" then
+    ngx.header["Content-Type"] = "text/plain"
+    ngx.print("master ", node.master_pid(), "\n")
+    for _, w in ipairs(workers) do ngx.print("worker ", w.pid, " ", w.revision, " ", w.text_digest ~= "" and w.text_digest or "-", "\n") end
+    return
+  end
+  local dict = ngx.shared.evenkeel_snapshot
+  return answer(200, {
+    node = node.name, revision = dict:get("revision") or 0, digest = dict:get("digest") or "", text_digest = node.text_digest,
+    master_pid = node.master_pid(), workers = workers, now = ngx.now(),
+  })
+end
+
+--- The live numbers of one instance.
+local function instance_stats(inst, at)
+  local dict = ngx.shared.evenkeel_state
+  local v = live.view(inst, at)
+  local k = inst.keys
+  local in_flight = slots.count(k.in_flight)
+  local calls, failed = breaker.window(dict, k.breaker, inst.breaker, at)
+  local function weight(latency_s)
+    return balancer.live_weight {
+      weight = inst.weight * v.warmth, in_flight = in_flight, limit = v.limit, base_latency_s = inst.base_latency_s, latency_s = latency_s,
+    }
+  end
+  return {
+    in_flight = in_flight, limit = v.limit, max_connections = inst.max_connections, weight = inst.weight,
+    enabled = inst.enabled ~= false, drain = inst.drain == true,
+    live_weight = { stream = weight(v.stream), json = weight(v.json) },
+    latency_ms = { stream = math.floor(v.stream * 1000 + 0.5), json = math.floor(v.json * 1000 + 0.5) },
+    breaker = v.breaker, open_until = v.open_until, warmth = v.warmth, trials = slots.count(k.breaker.trials),
+    cooldown_s = math.max(0, v.cooldown_until - at), blocked = v.blocked, window = { calls = calls, failed = failed },
+  }
+end
+
+local function stats()
+  local snapshot = snapshots.current()
+  local at = ngx.now()
+  local body = { revision = snapshot and snapshot.revision or 0, now = at, instances = {}, pools = {} }
+  if snapshot then
+    for name, inst in pairs(snapshot.instances) do body.instances[name] = instance_stats(inst, at) end
+    for name in pairs(snapshot.pools) do body.pools[name] = { queued = slots.count("q:" .. name) } end
+  end
+  return answer(200, body)
+end
+
+local function list_events()
+  local after = tonumber(ngx.var.arg_after) or 0
+  local list, last, dropped = events.after(after, 1000)
+  if #list == 0 then
+    ngx.header["Content-Type"] = "application/json"
+    ngx.print('{"events":[],"last":', last, ',"dropped":', dropped, "}")
+    return
+  end
+  return answer(200, { events = list, last = last, dropped = dropped })
+end
+
+local ROUTES = {
+  ["PUT /snapshot"] = put_snapshot, ["GET /status"] = status, ["GET /stats"] = stats, ["GET /events"] = list_events,
+}
+
+function M.serve()
+  if not authorized() then return end
+  local route = ROUTES[ngx.req.get_method() .. " " .. ngx.var.uri]
+  if not route then return answer(404, { error = "there is nothing at " .. ngx.var.uri }) end
+  return route()
+end
+
+--- /instances/{name}/rest → the instance's unix socket and /rest.
+function M.open_door()
+  if not authorized() then return end
+  local name, rest = ngx.var.uri:match("^/instances/([a-z0-9][a-z0-9._-]*)(/.*)$")
+  local snapshot = snapshots.current()
+  local inst = name and snapshot and snapshot.instances[name]
+  if not inst then return answer(404, { error = "there is no such instance on this node" }) end
+  if rest == "/_reset" then
+    if ngx.req.get_method() ~= "POST" then return answer(405, { error = "use POST" }) end
+    local dict = ngx.shared.evenkeel_state
+    breaker.close(dict, inst.keys.breaker, inst.breaker, ngx.now())
+    for _, key in ipairs { "cooldown", "strikes", "limit", "blocked" } do dict:delete(inst.keys[key]) end
+    live.touch(inst)
+    events.add("reset", name, {})
+    return answer(204)
+  end
+  ngx.req.set_uri(rest)
+  for _, header in ipairs { "x-ek-call", "x-ek-model", "x-ek-prefix" } do ngx.req.clear_header(header) end
+  ngx.var.ek_door = inst.door
+end
+
+return M

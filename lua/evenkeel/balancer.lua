@@ -1,0 +1,68 @@
+-- Which instance gets the next attempt. Pure: candidates, random numbers and the turn come in as arguments.
+--
+-- A candidate is a table with
+--   weight      configured weight × slow-start factor (>= 0)
+--   in_flight   attempts running there now
+--   limit       how many may run there at once (> in_flight, or it would not be a candidate)
+--   latency_s   live latency for this kind of request: first content token of streams, whole answer otherwise
+--   base_latency_s  what the operator calls normal
+-- An algorithm is `(candidates, n, rng, turn) → index`: it looks at the first `n` candidates (n >= 1), calls `rng()` for a number in
+-- [0, 1) and, if it goes round, uses the integer `turn`.
+
+local M = {}
+
+--- weight × (1 − load) × min(1, base_latency / latency): the live weight, >= 0
+local function live_weight(c)
+  local load = c.in_flight / c.limit
+  if load > 1 then load = 1 end
+  local speed = c.base_latency_s / c.latency_s
+  if speed > 1 then speed = 1 end
+  return c.weight * (1 - load) * speed
+end
+M.live_weight = live_weight
+
+--- Random, in proportion to the live weight.
+function M.weighted(candidates, n, rng)
+  local sum = 0
+  for i = 1, n do
+    local w = live_weight(candidates[i])
+    candidates[i].score = w
+    sum = sum + w
+  end
+  if sum <= 0 then return 1 + math.floor(rng() * n) end
+  local mark = rng() * sum
+  for i = 1, n do
+    mark = mark - candidates[i].score
+    if mark < 0 then return i end
+  end
+  for i = n, 1, -1 do           -- rounding ate the mark: the last one that may be chosen
+    if candidates[i].score > 0 then return i end
+  end
+  return n
+end
+
+--- The least (in-flight + 1) / limit × latency / base_latency; ties at random. The limit is the capacity here, so the weight says
+--- only whether an instance takes part (0: no) and how far its slow start has come (`warmth`, 0 < warmth <= 1, nil: warm).
+function M.least_load(candidates, n, rng)
+  local best, best_cost, ties = 1, nil, 0
+  for i = 1, n do
+    local c = candidates[i]
+    local slowness = c.latency_s / c.base_latency_s
+    if slowness < 1 then slowness = 1 end
+    local cost = c.weight > 0 and (c.in_flight + 1) / c.limit * slowness / (c.warmth or 1) or math.huge
+    if not best_cost or cost < best_cost then
+      best, best_cost, ties = i, cost, 1
+    elseif cost == best_cost then
+      ties = ties + 1
+      if rng() * ties < 1 then best = i end
+    end
+  end
+  return best
+end
+
+--- Each in turn: the baseline to compare with.
+function M.round_robin(_, n, _, turn)
+  return turn % n + 1
+end
+
+return M

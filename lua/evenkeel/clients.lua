@@ -1,0 +1,56 @@
+-- Who is calling: client keys are known to the node as SHA-256 only; the look-up is by digest, so its time says nothing about the key.
+
+local ffi = require "ffi"
+local C = ffi.C
+local errors = require "evenkeel.errors"
+
+ffi.cdef [[ unsigned char *SHA256(const unsigned char *d, size_t n, unsigned char *md); ]]
+
+local sub, find, lower, format = string.sub, string.find, string.lower, string.format
+
+local M = {}
+
+local digest = ffi.new("unsigned char[32]")
+local HEX = {}
+for i = 0, 255 do HEX[i] = format("%02x", i) end
+
+--- SHA-256 of a text as lower-case hex.
+function M.sha256(text)
+  C.SHA256(text, #text, digest)
+  local t = {}
+  for i = 0, 31 do t[i + 1] = HEX[digest[i]] end
+  return table.concat(t)
+end
+
+local known, known_snapshot = {}, nil     -- key → client of this worker's snapshot: hashes once per key, not once per request
+
+--- The key in a request's headers, or nil.
+function M.key(authorization, api_key)
+  if authorization then
+    if lower(sub(authorization, 1, 7)) == "bearer " then
+      local _, s = find(authorization, "^%s+", 7)
+      return sub(authorization, s + 1)
+    end
+    return nil
+  end
+  return api_key
+end
+
+--- The client of this request. Ends the request with 401 when it has none and must have one.
+--- @return client or nil (anonymous)
+function M.identify(snapshot, var)
+  if known_snapshot ~= snapshot then known, known_snapshot = {}, snapshot end
+  if not next(snapshot.clients) and snapshot.anonymous then return nil end
+  local key = M.key(var.http_authorization, var.http_api_key)
+  local client = key and known[key]
+  if key and client == nil then
+    client = #key <= 4096 and snapshot.clients[M.sha256(key)] or false
+    if client then known[key] = client end
+  end
+  if client then return client end
+  if snapshot.anonymous then return nil end
+  return errors.send(401, "invalid_api_key", key and "The API key is not known here."
+    or "An API key is needed: send it as 'Authorization: Bearer KEY' or 'api-key: KEY'.")
+end
+
+return M

@@ -1,0 +1,479 @@
+-- The edge: what happens to a client's request in each nginx phase. The nginx side is one line per phase.
+--
+--   access    find route, client and pool; nothing is decoded, only scanned
+--   balance   L1: pick an instance of the tier and take a permit there; called again after each failed attempt
+--   escalate  L2: the tier is exhausted: wait if that is wiser, else the next tier
+--   fallback  L3: nothing is left: a stale answer, else the predefined one
+--   log       give the permit back, whatever happened
+--
+-- A request's record lives in ngx.ctx, which an internal redirect forgets; $ek_ref finds it again in `records`.
+
+local balancer_api = require "ngx.balancer"
+local answers = require "evenkeel.answers"
+local balancer = require "evenkeel.balancer"
+local budget = require "evenkeel.budget"
+local clients = require "evenkeel.clients"
+local errors = require "evenkeel.errors"
+local escalation = require "evenkeel.escalation"
+local json_scan = require "evenkeel.json_scan"
+local live = require "evenkeel.live"
+local queue = require "evenkeel.queue"
+local slots = require "evenkeel.slots"
+local snapshots = require "evenkeel.snapshot"
+
+local ngx = ngx
+local tonumber, random, ceil = tonumber, math.random, math.ceil
+local find, sub, concat = string.find, string.sub, table.concat
+local now = ngx.now
+
+local M = {}
+
+local MAX_BODY = 20 * 1024 * 1024
+local MAX_HOPS = 8            -- nginx allows about ten internal redirects of one request
+
+local ROUTES = {
+  ["/v1/chat/completions"] = "chat",
+  ["/v1/completions"] = "completions",
+  ["/v1/embeddings"] = "embeddings",
+}
+
+local records, last_ref = {}, 0
+
+budget.use(ngx.shared.evenkeel_state)
+queue.use(ngx.shared.evenkeel_state)
+answers.use(ngx.shared.evenkeel_answers)
+
+-- ---------------------------------------------------------------------------------------------------------------- access
+
+local function list_models(snapshot, client, one)
+  local data = {}
+  for _, name in ipairs(snapshot.model_names) do
+    if not (client and client.may) or client.may[name] then
+      if not one or one == name then
+        data[#data + 1] = '{"id":' .. json_scan.encode_string(name) .. ',"object":"model","created":0,"owned_by":"evenkeel"}'
+      end
+    end
+  end
+  ngx.header["Content-Type"] = "application/json"
+  if one then
+    if not data[1] then return errors.send(404, "model_not_found", "There is no model " .. json_scan.encode_string(one) .. " here.", "model") end
+    ngx.print(data[1])
+  else
+    ngx.print('{"object":"list","data":[', concat(data, ","), "]}")
+  end
+  return ngx.exit(ngx.HTTP_OK)
+end
+
+local function read_body()
+  local length = tonumber(ngx.var.http_content_length)
+  if length and length > MAX_BODY then
+    return errors.send(413, "request_too_large", "The request body is larger than 20 MiB.")
+  end
+  ngx.req.read_body()
+  local body = ngx.req.get_body_data()
+  if body then return body end
+  local path = ngx.req.get_body_file()
+  if not path then return "" end
+  local file = io.open(path, "rb")
+  if not file then return "" end
+  body = file:read("*a")
+  file:close()
+  return body
+end
+
+-- The client's own deadline, from the headers that the common SDKs send, in seconds.
+local function deadline_s(var)
+  local given = tonumber(var.http_x_request_timeout or var.http_x_stainless_timeout)
+  if given and given > 0 and given < 86400 then return given end
+  return nil
+end
+
+local function int(flag) return flag and 1 or 0 end
+
+-- What the adapter needs to know of the request, so that it does not scan the body again (adapter.lua reads it).
+local function call_header(req, last)
+  local i = req.scan
+  return concat({
+    i.model_s, i.model_e, int(req.stream), int(last), int(req.resume), int(req.pool.stream_buffer == "full"), i.n or 1, int(i.tools), req.usage,
+    i.stream_options_s or 0, i.stream_options_e or 0, i.body_close, ceil((req.deadline or 0) * 1000),
+  }, ",")
+end
+
+local function enter_tier(req, var, tier)
+  req.tier = tier
+  req.tried = {}
+  req.passes = 1
+  local t = req.pool.tiers[tier]
+  req.tier_instances = t.instances
+  var.ek_tier = t.name or tier
+  if tier > 1 then var.ek_degraded = "true" end
+  if t.model or req.model_set then
+    var.ek_model = t.model or ""
+    req.model_set = t.model ~= nil
+  end
+  var.ek_route = req.pool.name .. "/" .. tier
+  var.ek_call = call_header(req, tier == #req.pool.tiers)
+end
+
+function M.access()
+  local var = ngx.var
+  local id = var.http_x_request_id
+  if id and #id <= 128 and not find(id, "[^%w%-_.:]") then var.ek_request_id = id end
+
+  local snapshot = snapshots.current()
+  if not snapshot then
+    return errors.send(503, "not_configured", "This gateway has no configuration yet; it comes with the first revision.")
+  end
+  local client = clients.identify(snapshot, var)
+  if client then var.ek_client = client.name end
+
+  local uri = var.uri
+  local kind = ROUTES[uri]
+  local method = ngx.req.get_method()
+  if not kind then
+    if uri == "/v1/models" or sub(uri, 1, 11) == "/v1/models/" then
+      if method ~= "GET" and method ~= "HEAD" then
+        ngx.header["Allow"] = "GET"
+        return errors.send(405, "method_not_allowed", "Use GET for " .. uri .. ".")
+      end
+      return list_models(snapshot, client, uri ~= "/v1/models" and sub(uri, 12) or nil)
+    end
+    return M.not_found()
+  end
+  if method ~= "POST" then
+    ngx.header["Allow"] = "POST"
+    return errors.send(405, "method_not_allowed", "Use POST for " .. uri .. ".")
+  end
+
+  local body = read_body()
+  local info, message = json_scan.scan(body)
+  if not info then
+    return errors.send(400, "invalid_json", "The request body is not usable: " .. message .. ".")
+  end
+  local model = info.model
+  if not model then
+    return errors.send(400, "model_required", "The request must name a model.", "model")
+  end
+  local pool = snapshot.models[model] or snapshot.models["*"]
+  if not pool or (client and client.may and not client.may[model]) then
+    return errors.send(404, "model_not_found", "There is no model " .. json_scan.encode_string(model) .. " here. GET /v1/models lists them.", "model")
+  end
+
+  local at = now()
+  local given = deadline_s(var)
+  local stream = info.stream == true and kind ~= "embeddings"
+  local req = {
+    snapshot = snapshot, pool = pool, kind = kind, stream = stream, latency_kind = stream and "stream" or "json",
+    client = client, model = model, started = at, deadline = given and at + given or nil,
+    attempts = 0, hops = 0, scan = info,
+    usage = info.include_usage and 1 or (info.stream_options_s and 2 or 0),
+    resume = var.http_x_evenkeel_resume ~= "off",
+  }
+  last_ref = last_ref + 1
+  records[last_ref] = req
+  req.ref = last_ref
+  var.ek_ref = last_ref
+  var.ek_pool = pool.name
+  ngx.ctx.ek = req
+  budget.request(pool, at)
+  enter_tier(req, var, 1)
+end
+
+-- --------------------------------------------------------------------------------------------------------------- balance
+
+-- Scratch tables of this worker: candidate i is candidates[i], its instance is chosen_from[i].
+local candidates, chosen_from = {}, {}
+for i = 1, 32 do candidates[i] = {} end
+
+--- The eligible instances of a tier, gathered in the scratch tables.
+--- @return n, and how the others are: {usable, full, cooling_s (least, or nil), with_retry_after}
+local function gather(req, at, look)
+  local instances, tried, latency_kind = req.tier_instances, req.tried, req.latency_kind
+  local n, usable, full, open, cooling = 0, 0, 0, 0, nil
+  local panic = false
+  ::again::
+  for i = 1, #instances do
+    local inst = instances[i]
+    if inst.enabled ~= false and not inst.drain and inst.healthy ~= false then
+      local v = live.view(inst, at)
+      if not v.blocked then
+        usable = usable + 1
+        local cooldown = v.cooldown_until - at
+        local state = v.breaker
+        if state == "open" and not panic then
+          open = open + 1
+        elseif cooldown > 0 then
+          if not cooling or cooldown < cooling then cooling = cooldown end
+        elseif not tried[inst.name] then
+          local in_flight = slots.count(inst.keys.in_flight)
+          if in_flight >= v.limit then
+            full = full + 1
+          elseif state == "half_open" and slots.count(inst.keys.breaker.trials) >= inst.breaker.half_open_max_requests then
+            open = open + 1
+          else
+            n = n + 1
+            local c = candidates[n]
+            if not c then
+              c = {}
+              candidates[n] = c
+            end
+            local warmth = state == "half_open" and 0.1 or v.warmth
+            c.weight = inst.weight * warmth
+            c.warmth = warmth
+            c.in_flight = in_flight
+            c.limit = v.limit
+            c.latency_s = v[latency_kind]
+            c.base_latency_s = inst.base_latency_s
+            chosen_from[n] = inst
+          end
+        end
+      end
+    end
+  end
+  -- Panic: more than half of the tier is ejected by passive signs, so the signs are the problem; the few that are left would be
+  -- flooded. With none left there is nobody to protect, and the next tier takes over.
+  if open * 2 > usable and open < usable and n > 0 and not panic then
+    panic, n, usable, full, open, cooling = true, 0, 0, 0, 0, nil
+    goto again
+  end
+  if look then
+    look.usable, look.full, look.open, look.cooling_s = usable, full, open, cooling
+  end
+  return n
+end
+
+--- Choose an instance of the tier and take a permit there.
+--- @return instance or nil, and whether further candidates remain
+local function choose(req, at)
+  local n = gather(req, at)
+  local pool = req.pool
+  local algorithm = balancer[pool.algorithm] or balancer.weighted
+  while n > 0 do
+    pool.turn = pool.turn + 1
+    local i = algorithm(candidates, n, random, pool.turn)
+    local inst = chosen_from[i]
+    local v = live.view(inst, at)
+    local ok = slots.acquire(inst.keys.in_flight, v.limit)
+    if ok and v.breaker == "half_open" then
+      if slots.acquire(inst.keys.breaker.trials, inst.breaker.half_open_max_requests) then
+        req.trial = true
+      else
+        slots.release(inst.keys.in_flight)
+        ok = false
+      end
+    end
+    if ok then return inst, n > 1 end
+    candidates[i], candidates[n] = candidates[n], candidates[i]
+    chosen_from[i], chosen_from[n] = chosen_from[n], chosen_from[i]
+    n = n - 1
+  end
+  return nil
+end
+
+local function release(req)
+  local inst = req.held
+  if not inst then return end
+  req.held = nil
+  slots.release(inst.keys.in_flight)
+  if req.trial then
+    req.trial = nil
+    slots.release(inst.keys.breaker.trials)
+  end
+  queue.wake(req.pool)
+end
+
+local function note(req, inst, what)
+  local trace = req.trace
+  req.trace = trace and trace .. " " .. inst.name .. ":" .. what or inst.name .. ":" .. what
+end
+
+--- An attempt failed: give its permit back and remember it.
+local function settle(req, what)
+  local inst = req.held
+  if not inst then return end
+  req.last_outcome = what
+  req.last_instance = inst
+  req.tried[inst.name] = (req.tried[inst.name] or 0) + 1
+  note(req, inst, what)
+  release(req)
+end
+
+local function attempts_left(req)
+  return req.attempts < (req.pool.retry.max_attempts or 4)
+end
+
+local function time_left(req, at)
+  return not req.deadline or req.deadline - at > 0.05
+end
+
+function M.balance()
+  local req = ngx.ctx.ek
+  local at = now()
+  local var = ngx.var
+  if req.held and req.passed then settle(req, var.upstream_http_x_ek_outcome or "bad_gateway") end
+  local inst = req.held                     -- reserved while waiting in the queue
+  local more
+  if inst then
+    req.passed = true
+  else
+    -- the first attempt in a tier needs no permission of the attempt count: a backup is always reached
+    local first_here = next(req.tried) == nil and req.passes == 1
+    if req.attempts > 0 and not (first_here or attempts_left(req)) then
+      req.reason = "attempts"
+      return ngx.exit(ngx.ERROR)
+    end
+    if req.attempts > 0 and not time_left(req, at) then
+      req.reason = "deadline"
+      return ngx.exit(ngx.ERROR)
+    end
+    if req.attempts > 0 and not budget.retry(req.pool, at) then
+      req.reason = "budget"
+      return ngx.exit(ngx.ERROR)
+    end
+    -- nobody overtakes those who wait in line
+    if not (req.attempts == 0 and req.passes == 1 and queue.busy(req.pool)) then inst, more = choose(req, at) end
+    if not inst then
+      req.reason = "none"
+      return ngx.exit(ngx.ERROR)
+    end
+    req.held = inst
+    req.passed = true
+  end
+  req.reason = nil
+  req.attempts = req.attempts + 1
+  var.ek_instance = inst.name
+  var.ek_attempts = req.attempts
+  if more and attempts_left(req) then balancer_api.set_more_tries(1) end
+  local ok, why = balancer_api.set_current_peer(inst.door)
+  if not ok then
+    ngx.log(ngx.ERR, "could not set the peer ", inst.door, ": ", why)
+    return ngx.exit(ngx.ERROR)
+  end
+end
+
+-- -------------------------------------------------------------------------------------------------------------- escalate
+
+local look = {}
+
+local function to_fallback(req, reason)
+  req.reason = reason
+  return ngx.exec("@fallback")
+end
+
+function M.escalate()
+  local var = ngx.var
+  local req = records[tonumber(var.ek_ref)]
+  if not req then return ngx.exec("@refused") end
+  ngx.ctx.ek = req
+  if req.held then
+    settle(req, req.passed and (var.upstream_http_x_ek_outcome or "bad_gateway") or "saturated")
+  end
+  req.passed = nil
+  local retry_after = tonumber(var.upstream_http_x_ek_retry_after)
+  req.hops = req.hops + 1
+  if req.hops >= MAX_HOPS then return to_fallback(req, "hops") end
+
+  local at = now()
+  while true do
+    local pool = req.pool
+    local n = gather(req, at, look)
+    local action, wait_s = escalation.decide {
+      eligible = n, line = queue.busy(pool), usable = look.usable, full = look.full, cooling_s = look.cooling_s, open = look.open,
+      last_outcome = req.last_outcome, lone = look.usable == 1, tries_of_last = req.last_instance and req.tried[req.last_instance.name] or 0,
+      retry_after = retry_after ~= nil, waited = req.waited == req.tier, passes = req.passes,
+      has_next_tier = req.tier < #pool.tiers, attempts_left = attempts_left(req), stop = req.reason,
+      time_left_s = req.deadline and req.deadline - at or nil,
+      max_wait_s = (pool.retry.retry_after_max_wait_ms or 3000) / 1000, queue_timeout_s = pool.queue.timeout_ms / 1000,
+      jitter = random(),
+    }
+    req.reason = nil
+    if action == "retry" then
+      if wait_s > 0 then
+        ngx.sleep(wait_s)
+        live.touch(req.last_instance)
+        req.waited = req.tier
+      end
+      req.tried = {}
+      req.passes = req.passes + 1
+      return
+    elseif action == "queue" then
+      local inst, why = queue.wait(req, wait_s, function() return choose(req, now()) end)
+      if inst then
+        req.held = inst
+        return
+      end
+      req.last_outcome = "saturated"
+      req.queue_said = why
+      req.waited = req.tier
+    elseif action == "next_tier" then
+      enter_tier(req, var, req.tier + 1)
+      req.waited = nil
+      req.last_instance = nil
+      -- an empty next tier is known at once: do not spend an internal redirect on it
+      if gather(req, at, look) > 0 then return end
+    else
+      return to_fallback(req, req.last_outcome or "unavailable")
+    end
+    at = now()
+  end
+end
+
+-- -------------------------------------------------------------------------------------------------------------- fallback
+
+function M.fallback()
+  local req = records[tonumber(ngx.var.ek_ref)]
+  if not req then return M.refused() end
+  ngx.ctx.ek = req
+  settle(req, "bad_gateway")
+  local var = ngx.var
+  var.ek_instance = ""
+  return answers.give(req, var)
+end
+
+--- Errors that nginx itself raised, in OpenAI's shape.
+local REFUSED = {
+  [400] = { "bad_request", "The request is not valid HTTP." },
+  [405] = { "method_not_allowed", "This method is not allowed here." },
+  [408] = { "request_timeout", "The request did not arrive in time." },
+  [411] = { "length_required", "A Content-Length is needed." },
+  [413] = { "request_too_large", "The request body is larger than 20 MiB." },
+  [414] = { "uri_too_long", "The URI is too long." },
+  [494] = { "headers_too_large", "The request headers are too large." },
+}
+
+function M.refused()
+  local status = ngx.status
+  local known = REFUSED[status]
+  if status == 494 then status = 400 end
+  if known then return errors.send(status, known[1], known[2]) end
+  return errors.send(status >= 400 and status or 500, "internal_error", "The gateway could not handle this request.")
+end
+
+function M.not_found()
+  return errors.send(404, "unknown_url", "There is nothing at " .. ngx.req.get_method() .. " " .. ngx.var.uri
+    .. ". Known: POST /v1/chat/completions, POST /v1/completions, POST /v1/embeddings, GET /v1/models.")
+end
+
+function M.healthz()
+  local snapshot = snapshots.current()
+  ngx.status = snapshot and 200 or 503
+  ngx.header["Content-Type"] = "text/plain"
+  ngx.print(snapshot and "ok\n" or "no configuration yet\n")
+end
+
+-- ------------------------------------------------------------------------------------------------------------------- log
+
+function M.log()
+  local req = ngx.ctx.ek or records[tonumber(ngx.var.ek_ref)]
+  if not req then return end
+  queue.leave(req)
+  local held = req.held
+  if held then
+    note(req, held, ngx.status == 499 and "client_gone" or (ngx.var.upstream_http_x_ek_outcome or "ok"))
+    release(req)
+  end
+  if req.trace then ngx.var.ek_trace = req.trace end
+  records[req.ref] = nil
+end
+
+return M

@@ -1,0 +1,137 @@
+-- One nginx: what happens at its start and in the background. Every module is required in `init`, so that a broken one makes the reload
+-- fail and the old workers stay.
+
+local M = {}
+
+local TICK_S = 0.25            -- how soon an idle worker notices a new snapshot
+local WORKER_TTL_S = 3         -- a worker that has not reported for so long may be dead
+local MAX_WORKERS = 256        -- living and draining together
+
+local ffi = require "ffi"
+local C = ffi.C
+ffi.cdef [[ int kill(int pid, int sig); int getppid(void); unsigned int umask(unsigned int mask); ]]
+
+M.name = "node"
+M.text_digest = ""
+M.prefix = ""
+
+local function read_file(path)
+  local file = io.open(path, "r")
+  if not file then return nil end
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
+function M.init(options)
+  require "resty.core"
+  C.umask(63)                                     -- 0077: what a worker writes is its own
+  M.name, M.text_digest = options.node, options.text_digest
+  M.prefix = ngx.config.prefix()
+  local token = read_file(M.prefix .. "token")
+  token = token and token:gsub("%s+$", "")
+  if not token or #token < 16 then error("the node's token file is missing or too short: " .. M.prefix .. "token", 0) end
+  M.token = token
+
+  local snapshot = require "evenkeel.snapshot"
+  snapshot.use(ngx.shared.evenkeel_snapshot, M.prefix .. "snapshot.json")
+  require("evenkeel.live").use(ngx.shared.evenkeel_state)
+  require("evenkeel.slots").use(ngx.shared.evenkeel_state, "init")
+  for _, module in ipairs { "edge", "adapter", "admin", "balancer", "hosts", "resume", "queue", "budget", "answers" } do
+    require("evenkeel." .. module)
+  end
+  require("evenkeel.hosts").load()
+  local ok, why = snapshot.restore()
+  if not ok and why ~= "none on disk" then ngx.log(ngx.ERR, "the snapshot on disk cannot be used: ", why) end
+end
+
+-- Workers claim a place in the shared dict; its number is their identity for permits (see slots).
+local function claim_place(dict)
+  local pid = ngx.worker.pid()
+  for i = 1, MAX_WORKERS do
+    if dict:add("w:" .. i, pid) then
+      dict:set("wr:" .. i, "")
+      return i
+    end
+  end
+  return nil
+end
+
+local function alive(pid)
+  return C.kill(pid, 0) == 0
+end
+
+-- One worker at a time gives back what dead workers held. A dead worker leaves its place only after its permits were returned.
+local function reap(dict)
+  if not dict:add("lease:reaper", M.place or 0, 0.9) then return end
+  local snapshot = require("evenkeel.snapshot").current()
+  local slots = require "evenkeel.slots"
+  for i = 1, MAX_WORKERS do
+    local pid = dict:get("w:" .. i)
+    if pid and pid ~= ngx.worker.pid() and not alive(pid) then
+      local keys = snapshot and M.slot_keys(snapshot) or {}
+      local n = slots.reap(i, keys)
+      if n > 0 then ngx.log(ngx.WARN, "worker ", pid, " died with ", n, " permits; they are given back") end
+      dict:delete("wr:" .. i)
+      dict:delete("w:" .. i)
+    end
+  end
+end
+
+--- Keys of all permits that may be held under a snapshot.
+function M.slot_keys(snapshot)
+  local keys = {}
+  for _, name in ipairs(snapshot.instance_names) do
+    local k = snapshot.instances[name].keys
+    keys[#keys + 1] = k.in_flight
+    keys[#keys + 1] = k.breaker.trials
+  end
+  for name in pairs(snapshot.pools) do keys[#keys + 1] = "q:" .. name end
+  return keys
+end
+
+local function report(dict)
+  local snapshot = require("evenkeel.snapshot").current()
+  if M.place then
+    dict:set("wr:" .. M.place, (snapshot and snapshot.revision or 0) .. " " .. M.text_digest .. " " .. ngx.now())
+  end
+end
+
+--- The living workers: list of {pid, revision, text_digest, age_s}.
+function M.workers()
+  local dict = ngx.shared.evenkeel_state
+  local list = {}
+  for i = 1, MAX_WORKERS do
+    local pid = dict:get("w:" .. i)
+    if pid and alive(pid) then
+      local revision, digest, at = (dict:get("wr:" .. i) or ""):match("^(%d+) (%x*) ([%d.]+)$")
+      list[#list + 1] = {
+        pid = pid, revision = tonumber(revision) or 0, text_digest = digest or "", age_s = at and ngx.now() - tonumber(at) or WORKER_TTL_S,
+      }
+    end
+  end
+  return list
+end
+
+function M.master_pid() return C.getppid() end
+
+function M.init_worker()
+  local dict = ngx.shared.evenkeel_state
+  M.place = claim_place(dict)
+  require("evenkeel.slots").use(dict, M.place or ("p" .. ngx.worker.pid()))
+  require("evenkeel.live").use(dict)
+  math.randomseed(ngx.worker.pid() * 7919 + ngx.now() * 1000)
+  local function tick(premature)
+    if premature then
+      if M.place and dict:get("w:" .. M.place) == ngx.worker.pid() then M.leaving = true end
+      return
+    end
+    report(dict)
+    reap(dict)
+    require("evenkeel.adapter").recovery_probes(dict)
+  end
+  report(dict)
+  assert(ngx.timer.every(TICK_S, tick))
+end
+
+return M

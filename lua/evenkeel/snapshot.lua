@@ -1,0 +1,220 @@
+-- The configuration that this node serves: one immutable snapshot per revision, pushed by the control plane.
+--
+-- The pushed text is kept raw in a shared dict with a version; each worker decodes and compiles it once per change and then swaps the
+-- whole snapshot or nothing. A request keeps the one it began with. The last good one is on disk (0600) for the next start.
+
+local cjson = require "cjson.safe"
+local live = require "evenkeel.live"
+
+local type, ipairs, pairs = type, ipairs, pairs
+
+local M = {}
+
+local dict
+local path
+local current, current_version
+
+function M.use(shared, file)
+  dict = shared
+  path = file
+  current, current_version = nil, nil
+end
+
+-- What the control plane promises about names is checked again here: the node trusts nobody.
+local NAME = "^[a-z0-9][a-z0-9._-]*$"
+
+local function check(doc)
+  local errors = {}
+  local function fault(where, what) errors[#errors + 1] = where .. ": " .. what end
+  if type(doc) ~= "table" then return { "the snapshot is not a JSON object" } end
+  if doc.format ~= 1 then fault("format", "this node understands format 1") end
+  if type(doc.revision) ~= "number" or doc.revision < 0 then fault("revision", "a number is needed") end
+  if type(doc.digest) ~= "string" then fault("digest", "a string is needed") end
+  if type(doc.instances) ~= "table" then fault("instances", "an array is needed") return errors end
+  if type(doc.pools) ~= "table" then fault("pools", "an array is needed") return errors end
+  local names = {}
+  for i, inst in ipairs(doc.instances) do
+    local where = "instances[" .. (i - 1) .. "]"
+    if type(inst) ~= "table" then
+      fault(where, "an object is needed")
+    else
+      if type(inst.name) ~= "string" or not inst.name:find(NAME) or #inst.name > 48 then fault(where .. ".name", "not a name")
+      elseif names[inst.name] then fault(where .. ".name", "there are two of this name")
+      else names[inst.name] = true end
+      if inst.scheme ~= "http" and inst.scheme ~= "https" then fault(where .. ".scheme", "http or https") end
+      if type(inst.host) ~= "string" or inst.host:find("[^%w%.:_%-]") then fault(where .. ".host", "not a host") end
+      if type(inst.port) ~= "number" or inst.port < 1 or inst.port > 65535 then fault(where .. ".port", "not a port") end
+      if type(inst.path) ~= "string" or inst.path:find("[^%w%-%._~/%%]") then fault(where .. ".path", "not a path") end
+      if type(inst.api_key) == "string" and inst.api_key:find("[^\33-\126]") then fault(where .. ".api_key", "holds a control character") end
+      for _, key in ipairs { "weight", "max_connections", "base_latency_ms" } do
+        if type(inst[key]) ~= "number" or inst[key] < 0 then fault(where .. "." .. key, "a number >= 0 is needed") end
+      end
+      if type(inst.timeouts_ms) ~= "table" then fault(where .. ".timeouts_ms", "an object is needed") end
+      if type(inst.breaker) ~= "table" then fault(where .. ".breaker", "an object is needed") end
+    end
+  end
+  local models = {}
+  for i, pool in ipairs(doc.pools) do
+    local where = "pools[" .. (i - 1) .. "]"
+    if type(pool) ~= "table" or type(pool.models) ~= "table" or type(pool.tiers) ~= "table" then
+      fault(where, "models and tiers are needed")
+    else
+      for _, model in ipairs(pool.models) do
+        if models[model] then fault(where .. ".models", "two pools take one model") end
+        models[model] = true
+      end
+      for t, tier in ipairs(pool.tiers) do
+        for n, name in ipairs(tier.instances or {}) do
+          if not names[name] then fault(where .. ".tiers[" .. (t - 1) .. "].instances[" .. (n - 1) .. "]", "no such instance") end
+        end
+      end
+    end
+  end
+  return errors
+end
+
+local function without_null(value)
+  if type(value) == "table" then
+    for k, v in pairs(value) do
+      if v == cjson.null then value[k] = nil else without_null(v) end
+    end
+  end
+  return value
+end
+
+local function compile_instance(inst)
+  inst.keys = live.keys(inst.name)
+  inst.door = "unix:run/instances/" .. inst.name .. ".sock"
+  inst.base_latency_s = math.max(inst.base_latency_ms, 1) / 1000
+  inst.max_connections = math.max(1, inst.max_connections)
+  if inst.path == "/" then inst.path = "" end
+  local t = inst.timeouts_ms
+  inst.connect_s, inst.first_token_s, inst.idle_s, inst.total_s = t.connect / 1000, t.first_token / 1000, t.idle / 1000, t.total / 1000
+  local tls = inst.tls or {}
+  inst.tls_name = inst.scheme == "https" and (tls.server_name or inst.host) or nil
+  inst.tls_verify = tls.verify ~= false
+  local default_port = inst.scheme == "https" and 443 or 80
+  local host = inst.host:find(":", 1, true) and "[" .. inst.host .. "]" or inst.host
+  inst.host_header = inst.port == default_port and host or host .. ":" .. inst.port
+  -- connections are kept per instance and per everything that makes two of them different
+  inst.pool_key = table.concat({ inst.name, inst.scheme, inst.host, inst.port, inst.tls_name or "", tostring(inst.tls_verify) }, "|")
+  inst.request_headers = table.concat({
+    " HTTP/1.1\r\nHost: ", inst.host_header,
+    inst.api_key and "\r\nAuthorization: Bearer " .. inst.api_key or "",
+    "\r\nUser-Agent: evenkeel\r\nAccept-Encoding: identity\r\n",
+  })
+  inst.can = {}
+  for _, capability in ipairs(inst.capabilities or {}) do inst.can[capability] = true end
+  return inst
+end
+
+--- Text → snapshot. @return snapshot, or nil and a list of faults
+function M.compile(raw)
+  local doc, why = cjson.decode(raw)
+  if not doc then return nil, { "not JSON: " .. tostring(why) } end
+  local errors = check(doc)
+  if #errors > 0 then return nil, errors end
+  without_null(doc)
+  local snapshot = {
+    revision = doc.revision, digest = doc.digest, gateway = doc.gateway or {}, instances = {}, pools = {}, models = {}, model_names = {},
+    instance_names = {},
+  }
+  for i, inst in ipairs(doc.instances) do
+    snapshot.instances[inst.name] = compile_instance(inst)
+    snapshot.instance_names[i] = inst.name
+  end
+  for _, pool in ipairs(doc.pools) do
+    snapshot.pools[pool.name] = pool
+    pool.turn = 0
+    for _, tier in ipairs(pool.tiers) do
+      for i, name in ipairs(tier.instances) do tier.instances[i] = snapshot.instances[name] end
+    end
+    pool.queue = pool.queue or { size = 100, timeout_ms = 2000 }
+    pool.retry = pool.retry or {}
+    pool.fallback = pool.fallback or {}
+    for _, model in ipairs(pool.models) do
+      snapshot.models[model] = pool
+      if model ~= "*" then snapshot.model_names[#snapshot.model_names + 1] = model end
+    end
+  end
+  table.sort(snapshot.model_names)
+  snapshot.anonymous = snapshot.gateway.anonymous ~= false
+  snapshot.clients = {}
+  for _, client in ipairs(doc.clients or {}) do
+    snapshot.clients[client.key_sha256] = client
+    if client.models and #client.models > 0 then
+      client.may = {}
+      for _, model in ipairs(client.models) do client.may[model] = true end
+    end
+  end
+  return snapshot
+end
+
+--- The snapshot of this moment, or nil before the first one.
+function M.current()
+  local version = dict:get("version")
+  if version == current_version then return current end
+  local raw = dict:get("raw")
+  if not raw then return current end
+  local compiled, errors = M.compile(raw)
+  current_version = version
+  if not compiled then
+    ngx.log(ngx.ERR, "the stored snapshot does not compile: ", table.concat(errors, "; "))
+    return current
+  end
+  current = compiled
+  return current
+end
+
+--- Drop derived state of a worker (tests).
+function M.forget() current, current_version = nil, nil end
+
+local function publish(raw, snapshot)
+  local ok, why = dict:set("raw", raw)
+  if not ok then return nil, why end
+  dict:set("revision", snapshot.revision)
+  dict:set("digest", snapshot.digest)
+  dict:incr("version", 1, 0)
+  return true
+end
+
+local function save(raw)
+  local tmp = path .. ".new"
+  local file, why = io.open(tmp, "w")
+  if not file then return nil, why end
+  local ok, write_why = file:write(raw)
+  file:close()
+  if not ok then return nil, write_why end
+  return os.rename(tmp, path)
+end
+
+--- Take a pushed snapshot. @return HTTP status, list of faults (422) or a text (500)
+---   202 new · 204 same revision and digest · 409 older · 422 invalid · 507 no room
+function M.accept(raw)
+  local snapshot, errors = M.compile(raw)
+  if not snapshot then return 422, errors end
+  local revision, digest = dict:get("revision"), dict:get("digest")
+  if revision then
+    if snapshot.revision < revision then return 409 end
+    if snapshot.revision == revision and snapshot.digest == digest then return 204 end
+  end
+  local ok, why = publish(raw, snapshot)
+  if not ok then return 507, { "the snapshot does not fit: " .. tostring(why) } end
+  local saved, save_why = save(raw)
+  if not saved then ngx.log(ngx.ERR, "could not keep the snapshot on disk: ", save_why) end
+  return 202
+end
+
+--- At the start: take the last good snapshot from disk unless one is in memory already (a reload).
+function M.restore()
+  if dict:get("raw") then return true end
+  local file = io.open(path, "r")
+  if not file then return nil, "none on disk" end
+  local raw = file:read("*a")
+  file:close()
+  local snapshot, errors = M.compile(raw)
+  if not snapshot then return nil, table.concat(errors, "; ") end
+  return publish(raw, snapshot)
+end
+
+return M
