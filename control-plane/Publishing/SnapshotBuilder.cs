@@ -4,6 +4,7 @@ using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using Evenkeel.Config;
+using Evenkeel.Secrets;
 
 namespace Evenkeel.Publishing;
 
@@ -11,10 +12,7 @@ namespace Evenkeel.Publishing;
 /// What is pushed. Json holds provider keys: it is for a node's admin listener and for nothing else. Digest is the sha256 (hex) of the
 /// payload without revision and digest. Faults is what had to be left out, for the operator to see.
 /// </summary>
-public sealed record Snapshot(long Revision, string Digest, ReadOnlyMemory<byte> Json, IReadOnlyList<SnapshotFault> Faults);
-
-/// <summary>Path is the place in the document, as in validation faults.</summary>
-public sealed record SnapshotFault(string Path, string Message);
+public sealed record Snapshot(long Revision, string Digest, ReadOnlyMemory<byte> Json, IReadOnlyList<ConfigFault> Faults);
 
 /// <summary>
 /// Document, revision and resolved secrets to the snapshot that is pushed to the nodes. Pure, with a fixed order, so that the same
@@ -25,10 +23,10 @@ public static class SnapshotBuilder
 {
     private const int Format = 1;
 
-    /// <summary><paramref name="secret"/> gives the value behind a reference (env:…, file:…, secret:…), or null when there is none.</summary>
-    public static Snapshot Build(ConfigDocument document, long revision, Func<string, string?> secret)
+    /// <summary><paramref name="secret"/> gives what is behind a reference (env:…, file:…, secret:…) of the document.</summary>
+    public static Snapshot Build(ConfigDocument document, long revision, Func<string, ResolvedSecret> secret)
     {
-        var faults = new List<SnapshotFault>();
+        var faults = new List<ConfigFault>();
         var payload = Write(json => WritePayload(json, document, secret, faults));
         var digest = Convert.ToHexStringLower(SHA256.HashData(payload.Span));
         faults.Clear();
@@ -54,33 +52,32 @@ public static class SnapshotBuilder
         return buffer.WrittenMemory;
     }
 
-    private static void WritePayload(Utf8JsonWriter json, ConfigDocument document, Func<string, string?> secret, List<SnapshotFault> faults)
+    private static void WritePayload(Utf8JsonWriter json, ConfigDocument document, Func<string, ResolvedSecret> secret, List<ConfigFault> faults)
     {
         json.WriteStartObject("gateway");
-        json.WriteBoolean("anonymous", document.Gateway.Anonymous ?? document.Clients.Count == 0);
+        json.WriteBoolean("anonymous", document.IsAnonymous());
         json.WriteEndObject();
 
-        var breakers = BreakersByInstance(document);
+        var breakers = document.FailoverByInstance();
         json.WriteStartArray("instances");
         foreach (var (at, instance) in document.Instances.Index().OrderBy(entry => entry.Item.Name, StringComparer.Ordinal))
         {
-            var key = instance.ApiKey is null ? null : secret(instance.ApiKey);
-            var keyIsMissing = instance.ApiKey is not null && key is null;
-            if (keyIsMissing)
-                faults.Add(new SnapshotFault($"instances[{at}].api_key", $"\"{instance.Name}\" is disabled: its key cannot be resolved"));
-            WriteInstance(json, instance, key, instance.Enabled && !keyIsMissing, breakers[instance.Name]);
+            var key = instance.ApiKey is null ? default : secret(instance.ApiKey);
+            if (key.Fault is not null) faults.Add(new ConfigFault($"instances[{at}].api_key", $"\"{instance.Name}\" is disabled: {key.Fault}"));
+            WriteInstance(json, instance, key.Value, instance.Enabled && key.Fault is null, breakers[instance.Name]);
         }
         json.WriteEndArray();
 
         json.WriteStartArray("pools");
-        foreach (var pool in document.Pools.OrderBy(pool => pool.Name, StringComparer.Ordinal)) WritePool(json, pool, pool.FailoverConfig ?? document.FailoverConfig);
+        foreach (var pool in document.Pools.OrderBy(pool => pool.Name, StringComparer.Ordinal)) WritePool(json, document, pool);
         json.WriteEndArray();
 
         json.WriteStartArray("clients");
         foreach (var (at, client) in document.Clients.Index().OrderBy(entry => entry.Item.Name, StringComparer.Ordinal))
         {
-            if (secret(client.Key) is { } key) WriteClient(json, client, key);
-            else faults.Add(new SnapshotFault($"clients[{at}].key", $"\"{client.Name}\" is left out: its key cannot be resolved"));
+            var key = secret(client.Key);
+            if (key.Value is { } value) WriteClient(json, client, value);
+            else faults.Add(new ConfigFault($"clients[{at}].key", $"\"{client.Name}\" is left out: {key.Fault}"));
         }
         json.WriteEndArray();
     }
@@ -131,8 +128,9 @@ public static class SnapshotBuilder
         json.WriteEndObject();
     }
 
-    private static void WritePool(Utf8JsonWriter json, PoolConfig pool, FailoverConfig failover)
+    private static void WritePool(Utf8JsonWriter json, ConfigDocument document, PoolConfig pool)
     {
+        var failover = document.FailoverOf(pool);
         json.WriteStartObject();
         json.WriteString("name", pool.Name);
         WriteStrings(json, "models", pool.Models);
@@ -145,7 +143,7 @@ public static class SnapshotBuilder
         });
 
         json.WriteStartArray("tiers");
-        foreach (var tier in EffectiveTiers(pool, failover.Fallback.DegradedModel))
+        foreach (var tier in document.EffectiveTiers(pool))
         {
             json.WriteStartObject();
             json.WriteString("name", tier.Name);
@@ -197,26 +195,6 @@ public static class SnapshotBuilder
         json.WriteNumber("recovery_timeout_s", Seconds(failover.CircuitBreaker.RecoveryTimeout));
         json.WriteNumber("min_requests", failover.CircuitBreaker.MinRequests);
         json.WriteEndObject();
-    }
-
-    // The global block, unless a pool with a block of its own holds the instance; validation sees to it that such pools agree.
-    private static Dictionary<string, FailoverConfig> BreakersByInstance(ConfigDocument document)
-    {
-        var breakers = document.Instances.ToDictionary(instance => instance.Name, _ => document.FailoverConfig);
-        foreach (var pool in document.Pools)
-        {
-            if (pool.FailoverConfig is not { } own) continue;
-            foreach (var name in pool.Tiers.SelectMany(tier => tier.Instances)) breakers[name] = own;
-        }
-        return breakers;
-    }
-
-    private static IEnumerable<TierConfig> EffectiveTiers(PoolConfig pool, string? degradedModel)
-    {
-        if (degradedModel is null || pool.Tiers.Any(tier => tier.Model == degradedModel)) return pool.Tiers;
-        var name = "degraded";
-        for (var n = 2; pool.Tiers.Any(tier => tier.Name == name); n++) name = $"degraded-{n}";
-        return [.. pool.Tiers, new TierConfig(name, [.. pool.Tiers.SelectMany(tier => tier.Instances).Distinct()], degradedModel)];
     }
 
     private static void WriteOptional(Utf8JsonWriter json, string name, string? value)

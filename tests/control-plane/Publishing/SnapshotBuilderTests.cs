@@ -3,6 +3,7 @@ using System.Text.Encodings.Web;
 using System.Text.Json;
 using Evenkeel.Config;
 using Evenkeel.Publishing;
+using Evenkeel.Secrets;
 using Xunit;
 
 namespace Evenkeel.Tests.Publishing;
@@ -27,7 +28,7 @@ public sealed class SnapshotBuilderTests
         var document = Example();
         var first = SnapshotBuilder.Build(document, 1, FakeSecret);
         Assert.Equal(first.Digest, SnapshotBuilder.Build(document, 2, FakeSecret).Digest);
-        Assert.NotEqual(first.Digest, SnapshotBuilder.Build(document, 1, reference => FakeSecret(reference) + "x").Digest);
+        Assert.NotEqual(first.Digest, SnapshotBuilder.Build(document, 1, reference => new ResolvedSecret(FakeSecret(reference).Value + "x", null)).Digest);
         Assert.NotEqual(first.Digest, SnapshotBuilder.Build(document with { Instances = [.. document.Instances.Skip(1).Prepend(document.Instances[0] with { Weight = 49 })] }, 1, FakeSecret).Digest);
     }
 
@@ -44,6 +45,7 @@ public sealed class SnapshotBuilderTests
     {
         var snapshot = SnapshotBuilder.Build(CaseFile.Load(Path.Combine(Golden.Folder("snapshot"), "missing-keys.yaml")), 1, FakeSecret);
         Assert.Equal(["instances[0].api_key", "clients[0].key"], snapshot.Faults.Select(fault => fault.Path));
+        Assert.Equal("\"keyless\" is disabled: the environment variable MISSING is not set", snapshot.Faults[0].Message);
         using var json = JsonDocument.Parse(snapshot.Json);
         var keyless = json.RootElement.GetProperty("instances").EnumerateArray().Single(instance => instance.GetProperty("name").GetString() == "keyless");
         Assert.False(keyless.GetProperty("enabled").GetBoolean());
@@ -54,13 +56,14 @@ public sealed class SnapshotBuilderTests
     [Fact]
     public void A_clients_key_leaves_only_as_its_hash()
     {
-        var snapshot = SnapshotBuilder.Build(Example(), 1, reference => reference == "env:WEB_APP_KEY" ? "the-client-key" : "other");
+        var snapshot = SnapshotBuilder.Build(Example(), 1, reference => new ResolvedSecret(reference == "env:WEB_APP_KEY" ? "the-client-key" : "other", null));
         Assert.DoesNotContain("the-client-key", Encoding.UTF8.GetString(snapshot.Json.Span));
     }
 
     private static ConfigDocument Example() => CaseFile.Load(Path.Combine(Golden.Folder("snapshot"), "example.yaml"));
 
-    private static string? FakeSecret(string reference) => reference == "env:MISSING" ? null : "fake-" + reference["env:".Length..];
+    private static ResolvedSecret FakeSecret(string reference) =>
+        reference == "env:MISSING" ? new(null, "the environment variable MISSING is not set") : new("fake-" + reference["env:".Length..], null);
 
     private static string Indented(ReadOnlyMemory<byte> json)
     {
