@@ -1,6 +1,91 @@
-var builder = WebApplication.CreateSlimBuilder(args);
-var app = builder.Build();
-app.MapGet("/healthz", () => "ok");
-app.Run();
+using Evenkeel;
+using Evenkeel.Auth;
+using Evenkeel.Config;
+using Evenkeel.Database;
+using Evenkeel.Instances;
+using Evenkeel.Pools;
+using Evenkeel.Publishing;
+using Evenkeel.Revisions;
+using Evenkeel.Secrets;
+using Microsoft.Extensions.DependencyInjection.Extensions;
+using Npgsql;
+
+// The control plane: `validate FILE` checks a configuration and ends; without a command it serves the REST API.
+
+if (args is ["validate", .. var rest])
+{
+    return ValidateCommand.Run(rest, Console.Out, Console.Error);
+}
+
+try
+{
+    var builder = WebApplication.CreateSlimBuilder(args);
+    var options = EvenkeelOptions.From(builder.Configuration);
+
+    builder.WebHost.UseUrls(options.Listen);
+    builder.WebHost.ConfigureKestrel(kestrel =>
+    {
+        kestrel.AddServerHeader = false;
+        kestrel.Limits.MaxRequestBodySize = 8 * 1024 * 1024;   // endpoints bound their own bodies, lower and with words
+    });
+    builder.Logging.ClearProviders().AddSimpleConsole(console =>
+    {
+        console.SingleLine = true;
+        console.UseUtcTimestamp = true;
+        console.TimestampFormat = "yyyy-MM-ddTHH:mm:ss.fffZ ";
+    });
+    builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning).AddFilter("Quartz", LogLevel.Warning);
+
+    builder.Services.AddSingleton(options);
+    builder.Services.AddSingleton(TimeProvider.System);
+    builder.Services.AddSingleton(BearerTokens.From(options));
+    builder.Services.AddSingleton(new SecretVault(SecretKeyFile.ReadOrCreate(options.SecretKeyFile)));
+    builder.Services.AddSingleton<SecretResolver>();
+    builder.Services.AddDatabase(options);
+    builder.Services.AddScheduler();
+    builder.Services.AddSingleton<ConfigStore>();
+    builder.Services.AddSingleton<RevisionStore>();
+    builder.Services.TryAddSingleton(_ => Renderer.FromResource());
+
+    builder.Services.ConfigureHttpJsonOptions(json => ConfigJson.Configure(json.SerializerOptions));
+    builder.Services.AddProblemDetails();
+    builder.Services.AddExceptionHandler<DatabaseAway>();
+    builder.Services.AddOpenApi(OpenApiDocument.Configure);
+
+    var app = builder.Build();
+    app.UseExceptionHandler();
+    app.UseStatusCodePages();
+    app.UseSwaggerUI(page =>
+    {
+        page.RoutePrefix = "openapi";
+        page.SwaggerEndpoint("/openapi/v1.json", "Evenkeel");
+        page.DocumentTitle = "Evenkeel API";
+    });
+    app.UseRouting();
+    app.UseBearerTokens();
+
+    app.MapHealth();
+    app.MapOpenApi().AllowAnonymous();
+    app.MapConfig();
+    app.MapInstances();
+    app.MapPools();
+    app.MapRevisions();
+
+    var database = app.Services.GetRequiredService<NpgsqlDataSource>();
+    var stopping = app.Lifetime.ApplicationStopping;
+    await DatabaseSetup.WaitAsync(database, TimeSpan.FromSeconds(options.DatabaseWaitSeconds), app.Logger, TimeProvider.System, stopping);
+    foreach (var name in await Migrator.MigrateAsync(database, stopping))
+    {
+        DatabaseLog.Migrated(app.Logger, name);
+    }
+
+    await app.RunAsync();
+    return 0;
+}
+catch (SetupException e)
+{
+    await Console.Error.WriteLineAsync("evenkeel: " + e.Message);
+    return 1;
+}
 
 public partial class Program;

@@ -5,7 +5,7 @@
 create domain noun_name as text check (value ~ '^[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?$');
 create domain model_name as text check (value ~ '^[!#-&(-\[\]-_a-~]{1,128}$');
 -- env:NAME, file:PATH or secret:ID; never the secret itself.
-create domain secret_reference as text check (value ~ '^(env:[A-Za-z_][A-Za-z0-9_]{0,127}|file:/[ -~]{1,511}|secret:[0-9a-f]{20})$');
+create domain secret_reference as text check (value ~ '^(env:[A-Za-z_][A-Za-z0-9_]{0,127}|file:/[ -~]+|secret:[0-9a-f]{20})$' and length(value) <= 517);
 create domain currency_code as text check (value ~ '^[A-Z]{3}$');
 create domain sha256_hex as text check (value ~ '^[0-9a-f]{64}$');
 

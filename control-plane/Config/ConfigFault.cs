@@ -7,5 +7,5 @@ namespace Evenkeel.Config;
 public sealed record ConfigFault(string Path, string Message, int? Line = null)
 {
     public override string ToString() =>
-        (Line is { } line ? $"line {line}: " : "") + (Path.Length > 0 ? $"{Path}: {Message}" : Message);
+        (Path.Length > 0 ? $"{Path}: {Message}" : Message) + (Line is { } line ? $" (line {line})" : "");
 }

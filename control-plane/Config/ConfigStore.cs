@@ -117,6 +117,13 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault)
         return new ChangeResult.Saved(true, before, new StoredConfig(revision, digest, document));
     }
 
+    /// <summary>A fault for every "secret:ID" that is not in the store.</summary>
+    public async Task<IReadOnlyList<ConfigFault>> UnknownSecretsAsync(ConfigDocument document, CancellationToken cancel = default)
+    {
+        await using var connection = await database.OpenConnectionAsync(cancel);
+        return await UnknownSecrets(connection, null, document, [], cancel);
+    }
+
     private const string LoadSql = """
         select number, digest from revision order by number desc limit 1;
         select * from gateway_setting;
@@ -161,7 +168,7 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault)
     }
 
     private static async Task<IReadOnlyList<ConfigFault>> UnknownSecrets(
-        NpgsqlConnection connection, NpgsqlTransaction transaction, ConfigDocument document, IReadOnlyList<SealedSecret> fresh, CancellationToken cancel)
+        NpgsqlConnection connection, NpgsqlTransaction? transaction, ConfigDocument document, IReadOnlyList<SealedSecret> fresh, CancellationToken cancel)
     {
         var ids = SecretFields.Of(document)
             .Select(f => (f.Path, Reference: SecretReference.Parse(f.Text)))

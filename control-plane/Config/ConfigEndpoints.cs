@@ -1,0 +1,94 @@
+using Evenkeel.Publishing;
+using Microsoft.AspNetCore.Http.HttpResults;
+
+namespace Evenkeel.Config;
+
+/// <param name="Valid">True when it could be stored as it is.</param>
+/// <param name="Errors">Every fault with its path.</param>
+public sealed record Validation(bool Valid, IReadOnlyList<ConfigFault> Errors);
+
+/// <summary>The configuration as one document: read, replace, check.</summary>
+public static class ConfigEndpoints
+{
+    public static RouteGroupBuilder MapConfig(this IEndpointRouteBuilder app)
+    {
+        var group = app.MapGroup("/api/v1/config").WithTags("config")
+            .ProducesProblem(StatusCodes.Status401Unauthorized);
+        group.MapGet("", Get).WithName("getConfig")
+            .WithSummary("The configuration in force, as JSON or YAML by Accept. Secrets come as references.")
+            .Produces<ConfigDocument>(StatusCodes.Status200OK, ConfigApi.JsonType, ConfigApi.YamlType)
+            .ProducesProblem(StatusCodes.Status406NotAcceptable);
+        group.MapPut("", Put).WithName("putConfig")
+            .WithSummary("Replaces the whole configuration.")
+            .WithDescription("All faults come back at once. If-Match with the ETag of the last read makes sure that nobody else wrote meanwhile. The query parameter message goes into the revision.")
+            .Accepts<ConfigDocument>(ConfigApi.JsonType, ConfigApi.YamlType)
+            .ProducesProblem(StatusCodes.Status412PreconditionFailed)
+            .ProducesProblem(StatusCodes.Status413PayloadTooLarge)
+            .ProducesProblem(StatusCodes.Status415UnsupportedMediaType)
+            .ProducesProblem(StatusCodes.Status422UnprocessableEntity);
+        group.MapPost("/validate", Validate).WithName("validateConfig")
+            .WithSummary("Checks a configuration and changes nothing.")
+            .Accepts<ConfigDocument>(ConfigApi.JsonType, ConfigApi.YamlType)
+            .ProducesProblem(StatusCodes.Status413PayloadTooLarge)
+            .ProducesProblem(StatusCodes.Status415UnsupportedMediaType);
+        return group;
+    }
+
+    private static async Task<IResult> Get(HttpContext context, ConfigStore store)
+    {
+        if (ConfigApi.Accepted(context.Request) is not { } format)
+        {
+            return TypedResults.Problem(title: "Not acceptable", detail: "The configuration comes as application/json or application/yaml.", statusCode: StatusCodes.Status406NotAcceptable);
+        }
+
+        var current = await store.LoadAsync(context.RequestAborted);
+        ConfigApi.SetETag(context.Response, current.Revision);
+        return TypedResults.Text(ConfigWriter.Write(current.Document, format), format == ConfigFormat.Json ? ConfigApi.JsonType : ConfigApi.YamlType);
+    }
+
+    private static async Task<Results<Ok<ConfigChange>, ProblemHttpResult>> Put(HttpContext context, ConfigStore store, Renderer renderer)
+    {
+        if (ConfigApi.FormatOf(context.Request.ContentType) is not { } format)
+        {
+            return ConfigApi.UnknownFormat(ConfigApi.JsonType, ConfigApi.YamlType);
+        }
+
+        if (await ConfigApi.BodyAsync(context.Request) is not { } body)
+        {
+            return ConfigApi.TooLarge();
+        }
+
+        // Read before the lock is taken: a large or faulty text holds nobody up.
+        var read = ConfigReader.Read(body, format);
+        if (!read.IsValid)
+        {
+            return ConfigApi.Invalid(read.Faults);
+        }
+
+        var result = await store.ChangeAsync(_ => read, ConfigApi.Note(context.Request), ConfigApi.IfMatch(context.Request), context.RequestAborted);
+        if (result is not ChangeResult.Saved saved)
+        {
+            return ConfigApi.Problem(result);
+        }
+
+        ConfigApi.SetETag(context.Response, saved.Now.Revision);
+        return TypedResults.Ok(new ConfigChange(saved.Now.Revision, saved.Changed, ConfigApi.NeedsReload(renderer, saved)));
+    }
+
+    private static async Task<Results<Ok<Validation>, ProblemHttpResult>> Validate(HttpContext context, ConfigStore store)
+    {
+        if (ConfigApi.FormatOf(context.Request.ContentType) is not { } format)
+        {
+            return ConfigApi.UnknownFormat(ConfigApi.JsonType, ConfigApi.YamlType);
+        }
+
+        if (await ConfigApi.BodyAsync(context.Request) is not { } body)
+        {
+            return ConfigApi.TooLarge();
+        }
+
+        var read = ConfigReader.Read(body, format);
+        var faults = read.IsValid ? await store.UnknownSecretsAsync(read.Document, context.RequestAborted) : read.Faults;
+        return TypedResults.Ok(new Validation(faults.Count == 0, faults));
+    }
+}

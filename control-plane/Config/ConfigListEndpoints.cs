@@ -1,0 +1,218 @@
+using System.Text;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Microsoft.AspNetCore.Http.HttpResults;
+
+namespace Evenkeel.Config;
+
+/// <summary>
+/// The members of one list of the configuration as resources: list, show, add, replace, patch, remove. A write takes the
+/// document in force, changes one entry in its written form and puts the whole through the reader again, so that the
+/// same rules hold as for a whole configuration.
+/// </summary>
+internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<ConfigDocument, IReadOnlyList<T>> itemsOf, Func<T, string> nameOf)
+    where T : class
+{
+    private const string MergePatchType = "application/merge-patch+json";
+
+    private static readonly JsonDocumentOptions s_strict = new() { AllowDuplicateProperties = false, MaxDepth = ConfigTree.MaxDepth };
+
+    public RouteGroupBuilder Map(IEndpointRouteBuilder app)
+    {
+        var title = char.ToUpperInvariant(noun[0]) + noun[1..];
+        var group = app.MapGroup($"/api/v1/{list}").WithTags(list).ProducesProblem(StatusCodes.Status401Unauthorized);
+        group.MapGet("", List).WithName("list" + title + "s").WithSummary($"All {list}.");
+        group.MapGet("/{name}", Get).WithName("get" + title).WithSummary($"One {noun}.")
+            .ProducesProblem(StatusCodes.Status404NotFound);
+        Write(group.MapPost("", Post), ConfigApi.JsonType).WithName("add" + title).WithSummary($"Adds a {noun}.".Replace("a i", "an i"))
+            .ProducesProblem(StatusCodes.Status409Conflict);
+        Write(group.MapPut("/{name}", Put), ConfigApi.JsonType).WithName("put" + title).WithSummary($"Replaces one {noun}, or adds it.");
+        Write(group.MapPatch("/{name}", Patch), MergePatchType, ConfigApi.JsonType).WithName("patch" + title)
+            .WithSummary($"Changes some keys of one {noun} (JSON merge patch).")
+            .ProducesProblem(StatusCodes.Status404NotFound);
+        group.MapDelete("/{name}", Delete).WithName("delete" + title).WithSummary($"Removes one {noun}.")
+            .ProducesProblem(StatusCodes.Status404NotFound)
+            .ProducesProblem(StatusCodes.Status409Conflict)
+            .ProducesProblem(StatusCodes.Status412PreconditionFailed);
+        return group;
+    }
+
+    private static RouteHandlerBuilder Write(RouteHandlerBuilder endpoint, string type, params string[] others) => endpoint
+        .Accepts<T>(type, others)
+        .ProducesProblem(StatusCodes.Status412PreconditionFailed)
+        .ProducesProblem(StatusCodes.Status413PayloadTooLarge)
+        .ProducesProblem(StatusCodes.Status415UnsupportedMediaType)
+        .ProducesProblem(StatusCodes.Status422UnprocessableEntity);
+
+    private async Task<Ok<IReadOnlyList<T>>> List(HttpContext context, ConfigStore store)
+    {
+        var current = await store.LoadAsync(context.RequestAborted);
+        ConfigApi.SetETag(context.Response, current.Revision);
+        return TypedResults.Ok(itemsOf(current.Document));
+    }
+
+    private async Task<Results<Ok<T>, ProblemHttpResult>> Get(string name, HttpContext context, ConfigStore store)
+    {
+        var current = await store.LoadAsync(context.RequestAborted);
+        if (Find(current, name) is not { } item)
+        {
+            return ConfigApi.NotFound(NoSuch(name));
+        }
+
+        ConfigApi.SetETag(context.Response, current.Revision);
+        return TypedResults.Ok(item);
+    }
+
+    private Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Post(HttpContext context, ConfigStore store) =>
+        Write(context, store, null, (items, body) =>
+        {
+            // A name that is missing or no text is for the reader to refuse.
+            var name = body["name"] is JsonValue given && given.TryGetValue<string>(out var text) ? text : "";
+            if (IndexOf(items, name) >= 0)
+            {
+                return Edit.Conflict($"There is a {noun} \"{Units.Shown(name)}\" already.");
+            }
+
+            items.Add(body);
+            return null;
+        });
+
+    private Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Put(string name, HttpContext context, ConfigStore store) =>
+        Write(context, store, name, (items, body) =>
+        {
+            Place(items, name, body);
+            return null;
+        });
+
+    private Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Patch(string name, HttpContext context, ConfigStore store) =>
+        Write(context, store, name, (items, patch) =>
+        {
+            if (IndexOf(items, name) is var index && index < 0)
+            {
+                return Edit.NotFound(NoSuch(name));
+            }
+
+            Place(items, name, MergePatch.Apply(items[index]!.DeepClone(), patch)!.AsObject());
+            return null;
+        });
+
+    private async Task<Results<NoContent, ProblemHttpResult>> Delete(string name, HttpContext context, ConfigStore store)
+    {
+        var result = await store.ChangeAsync(current =>
+        {
+            var document = ConfigWriter.ToNode(current.Document);
+            var items = document[list]!.AsArray();
+            if (IndexOf(items, name) is var index && index < 0)
+            {
+                return Edit.NotFound(NoSuch(name));
+            }
+
+            items.RemoveAt(index);
+            var read = ConfigApi.Read(document);
+
+            // The document was valid with it, so what is wrong without it is that something needs it.
+            return read.IsValid
+                ? read
+                : Edit.Conflict($"The {noun} \"{name}\" is in use: " + string.Join("; ", read.Faults.Take(5).Select(f => $"{f.Path}: {f.Message}")));
+        }, ConfigApi.Note(context.Request), ConfigApi.IfMatch(context.Request), context.RequestAborted);
+        if (result is not ChangeResult.Saved saved)
+        {
+            return ConfigApi.Problem(result);
+        }
+
+        ConfigApi.SetETag(context.Response, saved.Now.Revision);
+        return TypedResults.NoContent();
+    }
+
+    // `name` is the one in the address, null when the body has it; `change` changes the list in place, or refuses.
+    private async Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Write(
+        HttpContext context, ConfigStore store, string? name, Func<JsonArray, JsonObject, Edit?> change)
+    {
+        if (ConfigApi.FormatOf(context.Request.ContentType) != ConfigFormat.Json)
+        {
+            return ConfigApi.UnknownFormat(ConfigApi.JsonType);
+        }
+
+        if (await ConfigApi.BodyAsync(context.Request) is not { } bytes)
+        {
+            return ConfigApi.TooLarge();
+        }
+
+        if (Body(bytes, out var fault) is not { } body)
+        {
+            return ConfigApi.Invalid([fault!]);
+        }
+
+        if (name is not null && body["name"] is { } written && written.ToJsonString() != JsonValue.Create(name).ToJsonString())
+        {
+            return ConfigApi.Invalid([new ConfigFault("name", $"is \"{Units.Shown(name)}\" in the address; a {noun} is not renamed")]);
+        }
+
+        var result = await store.ChangeAsync(current =>
+        {
+            var document = ConfigWriter.ToNode(current.Document);
+            return change(document[list]!.AsArray(), (JsonObject)body.DeepClone()) ?? ConfigApi.Read(document);
+        }, ConfigApi.Note(context.Request), ConfigApi.IfMatch(context.Request), context.RequestAborted);
+        if (result is not ChangeResult.Saved saved)
+        {
+            return ConfigApi.Problem(result);
+        }
+
+        ConfigApi.SetETag(context.Response, saved.Now.Revision);
+        var item = name is null ? itemsOf(saved.Now.Document)[^1] : Find(saved.Now, name)!;
+        return Find(saved.Before, nameOf(item)) is null
+            ? TypedResults.Created($"/api/v1/{list}/{nameOf(item)}", item)
+            : TypedResults.Ok(item);
+    }
+
+    private static JsonObject? Body(ReadOnlyMemory<byte> utf8, out ConfigFault? fault)
+    {
+        fault = null;
+        try
+        {
+            if (JsonNode.Parse(utf8.Span, documentOptions: s_strict) is JsonObject body)
+            {
+                return body;
+            }
+
+            fault = new ConfigFault("", "expected a JSON object");
+        }
+        catch (Exception e) when (e is JsonException or DecoderFallbackException or InvalidOperationException)
+        {
+            fault = new ConfigFault("", e is JsonException { BytePositionInLine: { } column, LineNumber: { } line }
+                ? $"not JSON, at character {column + 1} of line {line + 1}" : "not JSON, or a key is there twice");
+        }
+
+        return null;
+    }
+
+    private static void Place(JsonArray items, string name, JsonObject item)
+    {
+        item["name"] = name;
+        if (IndexOf(items, name) is var index and >= 0)
+        {
+            items[index] = item;
+        }
+        else
+        {
+            items.Add(item);
+        }
+    }
+
+    private static int IndexOf(JsonArray items, string name)
+    {
+        for (var i = 0; i < items.Count; i++)
+        {
+            if ((string?)items[i]!["name"] == name)
+            {
+                return i;
+            }
+        }
+
+        return -1;
+    }
+
+    private T? Find(StoredConfig config, string name) => itemsOf(config.Document).FirstOrDefault(item => nameOf(item) == name);
+
+    private string NoSuch(string name) => $"There is no {noun} \"{Units.Shown(name)}\".";
+}

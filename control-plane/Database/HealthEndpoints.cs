@@ -1,0 +1,38 @@
+using Dapper;
+using Microsoft.AspNetCore.Http.HttpResults;
+using Npgsql;
+using Quartz;
+
+namespace Evenkeel.Database;
+
+/// <summary>/healthz: the process is up. /readyz: it can do its work (database, migrations, scheduler).</summary>
+public static class HealthEndpoints
+{
+    public static void MapHealth(this IEndpointRouteBuilder app)
+    {
+        var group = app.MapGroup("").AllowAnonymous().WithTags("health");
+        group.MapGet("/healthz", () => TypedResults.Text("ok\n")).WithName("healthz").WithSummary("The process is up.");
+        group.MapGet("/readyz", Ready).WithName("readyz").WithSummary("Database, migrations and scheduler work.")
+            .ProducesProblem(StatusCodes.Status503ServiceUnavailable);
+    }
+
+    private static async Task<Results<ContentHttpResult, ProblemHttpResult>> Ready(
+        NpgsqlDataSource database, ISchedulerFactory schedulers, CancellationToken cancel)
+    {
+        try
+        {
+            await using var connection = await database.OpenConnectionAsync(cancel);
+            await connection.ExecuteScalarAsync<long>(new CommandDefinition("select count(*) from revision where number < 0", commandTimeout: 5, cancellationToken: cancel));
+        }
+        catch (NpgsqlException)
+        {
+            return Unready("the database does not answer");
+        }
+
+        var scheduler = await schedulers.GetScheduler(cancel);
+        return scheduler.Status == SchedulerStatus.Running ? TypedResults.Text("ready\n") : Unready("the scheduler does not run");
+    }
+
+    private static ProblemHttpResult Unready(string why) =>
+        TypedResults.Problem(title: "Not ready", detail: why, statusCode: StatusCodes.Status503ServiceUnavailable);
+}

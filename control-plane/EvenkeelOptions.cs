@@ -1,0 +1,59 @@
+namespace Evenkeel;
+
+/// <summary>Where the control plane listens and finds things: configuration section "Evenkeel", by arguments or environment.</summary>
+public sealed record EvenkeelOptions
+{
+    public const string Section = "Evenkeel";
+
+    /// <summary>Address of the REST API and the dashboard.</summary>
+    public string Listen { get; init; } = "http://127.0.0.1:8081";
+
+    /// <summary>Npgsql connection string without the password.</summary>
+    public required string Database { get; init; }
+    public string? DatabasePasswordFile { get; init; }
+
+    /// <summary>Holds the operator's bearer token for /api/v1.</summary>
+    public required string AdminTokenFile { get; init; }
+
+    /// <summary>Holds the bearer token that nodes and control plane show each other.</summary>
+    public required string NodeTokenFile { get; init; }
+
+    /// <summary>32 random bytes that encrypt stored secrets; made when missing.</summary>
+    public required string SecretKeyFile { get; init; }
+
+    /// <summary>How long a start waits for the database before it gives up.</summary>
+    public int DatabaseWaitSeconds { get; init; } = 60;
+
+    /// <exception cref="SetupException">Something that is needed is not set.</exception>
+    public static EvenkeelOptions From(IConfiguration configuration)
+    {
+        var section = configuration.GetSection(Section);
+        string Needed(string key) => section[key] is { Length: > 0 } value ? value : throw new SetupException($"{Section}:{key} is not set");
+        return new EvenkeelOptions
+        {
+            Listen = section[nameof(Listen)] ?? "http://127.0.0.1:8081",
+            Database = Needed(nameof(Database)),
+            DatabasePasswordFile = section[nameof(DatabasePasswordFile)],
+            AdminTokenFile = Needed(nameof(AdminTokenFile)),
+            NodeTokenFile = Needed(nameof(NodeTokenFile)),
+            SecretKeyFile = Needed(nameof(SecretKeyFile)),
+            DatabaseWaitSeconds = section.GetValue(nameof(DatabaseWaitSeconds), 60),
+        };
+    }
+
+    /// <summary>The one line of a token or password file.</summary>
+    public static string ReadSecretFile(string path)
+    {
+        try
+        {
+            return File.ReadAllText(path).Trim() is { Length: > 0 } text ? text : throw new SetupException($"{path} is empty");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new SetupException($"{path} cannot be read");
+        }
+    }
+}
+
+/// <summary>The control plane cannot start as it is set up; the message is for the person who started it.</summary>
+public sealed class SetupException(string message) : Exception(message);

@@ -1,0 +1,9 @@
+using Evenkeel.Config;
+
+namespace Evenkeel.Instances;
+
+public static class InstanceEndpoints
+{
+    public static RouteGroupBuilder MapInstances(this IEndpointRouteBuilder app) =>
+        new ConfigListEndpoints<InstanceConfig>("instances", "instance", d => d.Instances, i => i.Name).Map(app);
+}

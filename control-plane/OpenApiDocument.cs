@@ -1,0 +1,60 @@
+using Evenkeel.Auth;
+using Evenkeel.Config;
+using Microsoft.AspNetCore.Authorization;
+using Microsoft.AspNetCore.OpenApi;
+using Microsoft.OpenApi;
+
+namespace Evenkeel;
+
+/// <summary>What the generator cannot know: how durations and shares are written, and who may call what.</summary>
+internal static class OpenApiDocument
+{
+    public static void Configure(OpenApiOptions options)
+    {
+        options.AddDocumentTransformer((document, _, _) =>
+        {
+            document.Info = new OpenApiInfo { Title = "Evenkeel", Version = "v1", Description = "Control plane of an LLM gateway. Errors are problem details (RFC 9457); a configuration that is refused lists every fault as errors: [{path, message}]." };
+            document.Servers = [];   // wherever it runs
+            document.Components ??= new OpenApiComponents();
+            document.Components.SecuritySchemes = new Dictionary<string, IOpenApiSecurityScheme>
+            {
+                ["admin"] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer", Description = "The admin token." },
+                ["node"] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer", Description = "The node token." },
+            };
+            return Task.CompletedTask;
+        });
+        options.AddOperationTransformer((operation, context, _) =>
+        {
+            var metadata = context.Description.ActionDescriptor.EndpointMetadata;
+            if (!metadata.OfType<IAllowAnonymous>().Any())
+            {
+                var audience = metadata.OfType<TokenAudience>().LastOrDefault()?.Audience ?? Audience.Admin;
+                var scheme = new OpenApiSecuritySchemeReference(audience == Audience.Node ? "node" : "admin", context.Document);
+                operation.Security = [new OpenApiSecurityRequirement { [scheme] = [] }];
+            }
+
+            return Task.CompletedTask;
+        });
+        options.AddSchemaTransformer((schema, context, _) =>
+        {
+            if (context.JsonTypeInfo.Type == typeof(TimeSpan) || context.JsonTypeInfo.Type == typeof(TimeSpan?))
+            {
+                schema.Type = JsonSchemaType.String;
+                schema.Format = null;
+                schema.Pattern = @"^\d+(\.\d+)?(ms|s|m|h|d)$";
+            }
+            else if (context.JsonPropertyInfo?.CustomConverter is RatioConverter)
+            {
+                schema.Type = JsonSchemaType.String | JsonSchemaType.Number;
+                schema.Description = "A share: \"50%\" or 0.5.";
+            }
+            else if (context.JsonPropertyInfo?.CustomConverter is AutoConverter)
+            {
+                schema.Type = JsonSchemaType.String | JsonSchemaType.Integer;
+                schema.Description = "\"auto\" or a number.";
+            }
+
+            return Task.CompletedTask;
+        });
+    }
+}

@@ -1,0 +1,83 @@
+using System.Net.Http.Headers;
+using System.Text;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Mvc.Testing;
+using Npgsql;
+
+namespace Evenkeel.Tests;
+
+/// <summary>The real control plane in this process, on a database of its own, with tokens and key in a temporary directory.</summary>
+public sealed class ControlPlane : WebApplicationFactory<Program>
+{
+    public const string AdminToken = "admin-token-of-the-test";
+    public const string NodeToken = "node-token-of-the-test";
+
+    private readonly string _directory = Directory.CreateTempSubdirectory("evenkeel-cp-").FullName;
+
+    private ControlPlane(string connectionString) => ConnectionString = connectionString;
+
+    /// <summary>Password included.</summary>
+    public string ConnectionString { get; }
+
+    public string SecretKeyFile => Path.Combine(_directory, "secret.key");
+
+    public static async Task<ControlPlane> StartAsync(PostgresFixture postgres) => new(await postgres.CreateDatabaseAsync());
+
+    /// <summary>A second process, as it were, on the same database and with the same files.</summary>
+    public ControlPlane Another()
+    {
+        var other = new ControlPlane(ConnectionString);
+        File.Copy(SecretKeyFile, other.SecretKeyFile);
+        return other;
+    }
+
+    /// <summary>A caller with the admin's token.</summary>
+    public HttpClient Admin() => Caller(AdminToken);
+
+    /// <summary>A caller with the nodes' token.</summary>
+    public HttpClient Node() => Caller(NodeToken);
+
+    public HttpClient Caller(string? token)
+    {
+        var client = CreateClient();
+        client.DefaultRequestHeaders.Authorization = token is null ? null : new AuthenticationHeaderValue("Bearer", token);
+        return client;
+    }
+
+    /// <summary>For a look past the API.</summary>
+    public async Task<NpgsqlConnection> OpenDatabaseAsync()
+    {
+        var connection = new NpgsqlConnection(new NpgsqlConnectionStringBuilder(ConnectionString) { SearchPath = "evenkeel" }.ConnectionString);
+        await connection.OpenAsync();
+        return connection;
+    }
+
+    protected override void ConfigureWebHost(IWebHostBuilder builder)
+    {
+        string Written(string name, string text)
+        {
+            var path = Path.Combine(_directory, name);
+            File.WriteAllText(path, text + "\n");
+            return path;
+        }
+
+        builder.UseSetting("Evenkeel:Database", ConnectionString);
+        builder.UseSetting("Evenkeel:AdminTokenFile", Written("admin-token", AdminToken));
+        builder.UseSetting("Evenkeel:NodeTokenFile", Written("node-token", NodeToken));
+        builder.UseSetting("Evenkeel:SecretKeyFile", SecretKeyFile);
+        builder.UseSetting("Evenkeel:DatabaseWaitSeconds", "5");
+    }
+
+    public override async ValueTask DisposeAsync()
+    {
+        await base.DisposeAsync();
+        Directory.Delete(_directory, recursive: true);
+    }
+}
+
+internal static class Body
+{
+    public static StringContent Yaml(string text) => new(text, Encoding.UTF8, "application/yaml");
+
+    public static StringContent Json(string text) => new(text, Encoding.UTF8, "application/json");
+}
