@@ -87,7 +87,10 @@ describe("json_scan.scan", function()
     { '{"messages":{}}', "messages must be an array" },
     { '{"stream_options":true}', "stream_options must be an object" },
     { '{"stream_options":{"include_usage":1}}', "stream_options.include_usage must be true or false" },
-    { "", "a JSON object expected", 1 },
+    { "", "the text ends early", 1 },
+    { "\"a\"", "a JSON object expected", 1 },
+    { "7", "a JSON object expected" },
+    { "null", "a JSON object expected" },
     { "[]", "a JSON object expected" },
     { "{", "the text ends early", 2 },
     { '{"a"', "the text ends early" },
@@ -104,11 +107,13 @@ describe("json_scan.scan", function()
     { '{"a":tru}', "not a JSON value" },
     { '{"a":nul', "not a JSON value" },
     { '{"a":01}', "',' or '}' expected" },
-    { '{"a":-}', "not a JSON value" },
+    { '{"a":-}', "a digit expected", 7 },
     { '{"a":+1}', "not a JSON value" },
     { '{"a":.5}', "not a JSON value" },
-    { '{"a":1.}', "not a number" },
-    { '{"a":1e}', "not a number" },
+    { '{"a":1.}', "a digit expected", 8 },
+    { '{"a":1e}', "a digit expected" },
+    { '{"a":1e+}', "a digit expected" },
+    { '{"a":-', "the text ends early" },
     { '{"a":0x1}', "',' or '}' expected" },
     { '{"a":NaN}', "not a JSON value" },
     { '{"a":"b}', "the text ends inside a string", 9 },
@@ -127,8 +132,8 @@ describe("json_scan.scan", function()
     { '{"a":"\240\143\191\191"}', "not UTF-8" },
     { '{"a":"\244\144\128\128"}', "not UTF-8" },
     { '{"a":"\228\189"}', "not UTF-8" },
-    { "{}x", "something stands after the JSON object", 3 },
-    { "{}\0", "something stands after the JSON object" },
+    { "{}x", "something stands after the JSON text", 3 },
+    { "{}\0", "something stands after the JSON text" },
     { "{'a':1}", "a key expected" },
     { "\239\187\191{}", "a JSON object expected" },
   }
@@ -157,6 +162,21 @@ describe("json_scan.scan", function()
     assert.is_nil(scan('{"stream_options":{"a":{}}}', 2))
     assert.is_nil(scan(("["):rep(1e6)))
     assert.is_nil(scan('{"a":' .. ("["):rep(1e6), 1e6)) -- more than the machinery bears
+  end)
+
+  it("checks long runs of each kind of character to their end", function()
+    for _, run in ipairs({ "a", "é", "深", "🙂", "\\n", "\\u6df1", "\\ud83d\\ude42", "深a", "a\\n", "\\u6df1深" }) do
+      for length = 1, 60 do
+        local body = '{"k":"' .. run:rep(length)
+        assert.is_true(assert(scan(body .. '","stream":true}')).stream)
+        for _, bad in ipairs({ "\31", "\128", "\237\160\128", "\224\128\128", "\\u1g", "\\ud800", "\\x" }) do
+          assert.is_nil((scan(body .. bad .. '", "stream":true}')))
+          assert.is_nil((scan(body .. bad .. run:rep(20) .. '", "stream":true}')))
+        end
+        assert.is_nil((scan(body)))
+        assert.is_nil((scan(body:sub(1, -2))))
+      end
+    end
   end)
 
   it("sees a quote, a backslash, a control or a bad byte at every place of a long string", function()
@@ -269,7 +289,8 @@ describe("json_scan against cjson", function()
         for _, other in ipairs(not_cjsons_business) do
           if words:find(other, 1, true) then return end
         end
-        if fuzz.number_cjson_takes(body, at) or body:byte(at) == 0 then return end -- a NUL ends cjson's text
+        if words == "a digit expected" and body:find("^[.-]", at - 1) then return end -- cjson takes 1. and -.5
+        if body:byte(at) == 0 then return end -- a NUL ends cjson's text
         error(("refused: %s at %d: %s"):format(words, at, body))
       end
     end)

@@ -112,10 +112,4 @@ function fuzz.shuffle(random, list)
   return list
 end
 
--- Could cjson take what RFC 8259 refuses as "not a number" at this offset? (It reads 1. and -.5 as strtod does.)
-function fuzz.number_cjson_takes(text, at)
-  local number = text:match("^[%w.+-]+", at)
-  return number ~= nil and (number:find("%.%f[^%d]") or number:find("%.$") or number:find("%.[eE]") or number:find("^%-%."))
-end
-
 return fuzz
