@@ -6,6 +6,7 @@
 -- outcome to breaker, cooldown and latency. Knock by hand: curl --unix-socket run/instances/NAME.sock http://x/v1/models
 
 local cjson = require "cjson.safe"
+local answers = require "evenkeel.answers"
 local breaker = require "evenkeel.breaker"
 local events = require "evenkeel.events"
 local errors = require "evenkeel.errors"
@@ -45,13 +46,15 @@ end
 --- What is known of a request: from the edge (see its call_header), or by scanning the body of somebody who knocked directly.
 local function read_call(header, body)
   if header then
-    local model_s, model_e, stream, last, resume, buffer, n, tools, usage, options_s, options_e, close, deadline_ms =
-      match(header, "^(%d+),(%d+),(%d),(%d),(%d),(%d),(%d+),(%d),(%d),(%d+),(%d+),(%d+),(%d+)$")
+    local model_s, model_e, stream, last, resume, buffer, n, tools, usage, options_s, options_e, close,
+      messages_s, messages_e, keep, deadline_ms =
+      match(header, "^(%d+),(%d+),(%d),(%d),(%d),(%d),(%d+),(%d),(%d),(%d+),(%d+),(%d+),(%d+),(%d+),(%d),(%d+)$")
     if model_s then
       return {
         model_s = tonumber(model_s), model_e = tonumber(model_e), stream = stream == "1", last = last == "1", resume = resume == "1", buffer = buffer == "1",
         n = tonumber(n), tools = tools == "1", usage = tonumber(usage), options_s = tonumber(options_s), options_e = tonumber(options_e),
-        close = tonumber(close), deadline = deadline_ms ~= "0" and tonumber(deadline_ms) / 1000 or nil,
+        close = tonumber(close), messages_s = tonumber(messages_s), messages_e = tonumber(messages_e), keep = keep == "1",
+        deadline = deadline_ms ~= "0" and tonumber(deadline_ms) / 1000 or nil,
       }
     end
   end
@@ -184,6 +187,19 @@ end
 
 -- ---------------------------------------------------------------------------------------------------------------- answers
 
+-- Keep a whole answer for the day nothing else is left.
+local function keep(attempt, body)
+  local call = attempt.call
+  if not call.keep then return end
+  local var = ngx.var
+  local pool_name = match(var.http_x_ek_route or "", "^([^/]+)/1$")     -- a degraded answer is no answer to come back to
+  local snapshot = snapshots.current()
+  local pool = pool_name and snapshot.pools[pool_name]
+  if not pool then return end
+  local key = answers.key(var.http_x_ek_client, pool_name, attempt.kind, attempt.body, call.messages_s, call.messages_e)
+  answers.keep(key, body, pool.fallback.cache_ttl_s)
+end
+
 local function json_answer(attempt, conn, head)
   local body, why = transport.read_all(conn, MAX_JSON_ANSWER, attempt.deadline)
   if not body then
@@ -208,7 +224,8 @@ local function json_answer(attempt, conn, head)
   header["Content-Type"] = head.headers["content-type"] or "application/json"
   header["Content-Length"] = #body
   ngx.print(body)
-  return ngx.exit(ngx.HTTP_OK)
+  ngx.eof()
+  keep(attempt, body)
 end
 
 local KINDS = { ["/v1/chat/completions"] = "chat", ["/v1/completions"] = "completions", ["/v1/embeddings"] = "embeddings" }
@@ -258,7 +275,7 @@ function M.serve()
 
   local content_type = head.headers["content-type"] or ""
   if stream and find(content_type, "event-stream", 1, true) or (stream and not find(content_type, "json", 1, true)) then
-    return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report })
+    return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report, keep = keep })
   end
   return json_answer(attempt, conn, head)
 end

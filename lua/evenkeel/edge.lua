@@ -17,6 +17,7 @@ local errors = require "evenkeel.errors"
 local escalation = require "evenkeel.escalation"
 local json_scan = require "evenkeel.json_scan"
 local live = require "evenkeel.live"
+local pool_breaker = require "evenkeel.pool_breaker"
 local queue = require "evenkeel.queue"
 local slots = require "evenkeel.slots"
 local snapshots = require "evenkeel.snapshot"
@@ -40,7 +41,8 @@ local ROUTES = {
 local records, last_ref = {}, 0
 
 budget.use(ngx.shared.evenkeel_state)
-queue.use(ngx.shared.evenkeel_state)
+pool_breaker.use(ngx.shared.evenkeel_state)
+queue.use()
 answers.use(ngx.shared.evenkeel_answers)
 
 -- ---------------------------------------------------------------------------------------------------------------- access
@@ -95,7 +97,7 @@ local function call_header(req, last)
   local i = req.scan
   return concat({
     i.model_s, i.model_e, int(req.stream), int(last), int(req.resume), int(req.pool.stream_buffer == "full"), i.n or 1, int(i.tools), req.usage,
-    i.stream_options_s or 0, i.stream_options_e or 0, i.body_close, ceil((req.deadline or 0) * 1000),
+    i.stream_options_s or 0, i.stream_options_e or 0, i.body_close, i.messages_s or 0, i.messages_e or 0, int(req.keep), ceil((req.deadline or 0) * 1000),
   }, ",")
 end
 
@@ -175,8 +177,13 @@ function M.access()
   var.ek_ref = last_ref
   var.ek_pool = pool.name
   ngx.ctx.ek = req
+  req.keep = answers.keepable(pool, info, body)
   budget.request(pool, at)
   enter_tier(req, var, 1)
+  if pool_breaker.refuses(pool, at) then
+    req.reason = "circuit_open"
+    return ngx.exec("@fallback")
+  end
 end
 
 -- --------------------------------------------------------------------------------------------------------------- balance
@@ -282,9 +289,9 @@ local function release(req)
   queue.wake(req.pool)
 end
 
-local function note(req, inst, what)
+local function note(req, who, what)
   local trace = req.trace
-  req.trace = trace and trace .. " " .. inst.name .. ":" .. what or inst.name .. ":" .. what
+  req.trace = trace and trace .. " " .. who .. ":" .. what or who .. ":" .. what
 end
 
 --- An attempt failed: give its permit back and remember it.
@@ -294,7 +301,7 @@ local function settle(req, what)
   req.last_outcome = what
   req.last_instance = inst
   req.tried[inst.name] = (req.tried[inst.name] or 0) + 1
-  note(req, inst, what)
+  note(req, inst.name, what)
   release(req)
 end
 
@@ -427,6 +434,8 @@ function M.fallback()
   settle(req, "bad_gateway")
   local var = ngx.var
   var.ek_instance = ""
+  req.lost = true
+  note(req, "fallback", req.reason or "unavailable")
   return answers.give(req, var)
 end
 
@@ -469,10 +478,11 @@ function M.log()
   queue.leave(req)
   local held = req.held
   if held then
-    note(req, held, ngx.status == 499 and "client_gone" or (ngx.var.upstream_http_x_ek_outcome or "ok"))
+    note(req, held.name, ngx.status == 499 and "client_gone" or (ngx.var.upstream_http_x_ek_outcome or "ok"))
     release(req)
   end
   if req.trace then ngx.var.ek_trace = req.trace end
+  pool_breaker.count(req.pool, not req.lost or req.reason == "saturated", now())
   records[req.ref] = nil
 end
 

@@ -4,6 +4,7 @@
 -- stalled stream is continued elsewhere (see resume) or ends with an in-band error event and without [DONE], never as a success.
 -- Comments and blank lines are no progress: only content moves the idle clock.
 
+local answers = require "evenkeel.answers"
 local chat_chunk = require "evenkeel.chat_chunk"
 local cjson = require "cjson.safe"
 local outcomes = require "evenkeel.outcome"
@@ -13,7 +14,7 @@ local decode_string = require("evenkeel.json_text").decode_string
 
 local ngx = ngx
 local now, print, flush = ngx.now, ngx.print, ngx.flush
-local min, sub = math.min, string.sub
+local min, sub, concat = math.min, string.sub, table.concat
 
 local M = {}
 
@@ -103,7 +104,7 @@ function M.break_off(s, outcome)
   send(s)
 end
 
---- Relay an SSE answer. @param door {fail, pass_on, report} of the adapter
+--- Relay an SSE answer. @param door {fail, pass_on, report, keep} of the adapter
 function M.stream(attempt, conn, door)
   local inst, call = attempt.inst, attempt.call
   local hide_usage, buffer = call.usage ~= 1 and not call.show_usage, call.buffer
@@ -154,6 +155,7 @@ function M.stream(attempt, conn, door)
         end
         if info.finish_reason then
           s.finish_at = s.finish_at or now()
+          s.finish_reason = info.finish_reason
           if not opened and info.finish_reason ~= "stop" then opened = true end
         end
         if not (hide_usage and info.usage_s and info.no_choices) then put(s, data) end
@@ -194,6 +196,9 @@ function M.stream(attempt, conn, door)
     local sent = send(s)
     ngx.eof()
     if not sent then return transport.close(conn) end
+    if call.keep and s.resumable then
+      door.keep(attempt, answers.from_stream(cjson.decode(s.head) or {}, concat(s.text_content), concat(s.text_reasoning), s.finish_reason or "stop"))
+    end
     -- let the connection live: its last chunk is on the way
     if s.done then
       local rest, end_why = transport.read(conn, now() + 0.5)
