@@ -41,7 +41,8 @@ internal sealed class Call
         var left = dueMs - ElapsedMs;
         if (left >= 1)
         {
-            await Task.Delay((int)left, Connection.Gone);
+            // Rounded up: never before the time, as those who measure us count on lower bounds.
+            await Task.Delay((int)Math.Ceiling(left), Connection.Gone);
         }
     }
 
@@ -145,7 +146,7 @@ internal static class CallAnswer
     private static async Task WholeAsync(Call call, int status, string body, string contentType = "application/json", string extraHeaders = "")
     {
         var bytes = Encoding.UTF8.GetBytes(body);
-        using var writer = new ResponseWriter(call.Connection, call.Plan, chunked: call.Plan.Gzip);
+        using var writer = new ResponseWriter(call.Connection, call.Plan, chunked: call.Plan.Gzip || call.Plan.BadFraming == "bad_chunk");
         writer.Head(status, contentType, bytes.Length, extraHeaders + Headers(call));
         Sent(call, status);
         call.Release();

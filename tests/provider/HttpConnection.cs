@@ -52,7 +52,7 @@ internal sealed class HttpConnection(long id, Socket socket, Stream stream, stri
     private readonly Lock _lock = new();
     private byte[] _data = new byte[2048];
     private int _length;
-    private bool _ended;
+    private volatile bool _ended;
 
     public long Id => id;
     public string? Sni => sni;

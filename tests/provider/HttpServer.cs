@@ -143,9 +143,9 @@ internal sealed class HttpServer(Func<HttpConnection, HttpRequest, Task> handle)
                 ResetSocket(socket);
             }
         }
+        Stream stream = new NetworkStream(socket, ownsSocket: false);
         try
         {
-            Stream stream = new NetworkStream(socket, ownsSocket: false);
             string? sni = null;
             if (Tls?.Invoke() is { } tls)
             {
@@ -182,8 +182,13 @@ internal sealed class HttpServer(Func<HttpConnection, HttpRequest, Task> handle)
         {
             // The connection is broken; the ledger has its story already.
         }
+        catch (Exception bug)
+        {
+            await Console.Error.WriteLineAsync($"evenkeel-provider: {bug}");
+        }
         finally
         {
+            await stream.DisposeAsync();
             lock (_lock)
             {
                 _resets.Remove(id);

@@ -33,6 +33,8 @@ public sealed class LedgerEntry
     public string? Sni { get; init; }
     public required string Method { get; init; }
     public required string Path { get; init; }
+    /// <summary>The Host header.</summary>
+    public string? Host { get; init; }
     public string Model { get; internal set; } = "";
     public bool Stream { get; internal set; }
     public string? User { get; internal set; }
@@ -76,6 +78,7 @@ public sealed class LedgerEntry
         ["sni"] = Sni,
         ["method"] = Method,
         ["path"] = Path,
+        ["host"] = Host,
         ["model"] = Model,
         ["stream"] = Stream,
         ["user"] = User,

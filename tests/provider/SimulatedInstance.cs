@@ -213,7 +213,8 @@ public sealed class SimulatedInstance : IDisposable
         InstanceSettings settings, long started, Action release)
     {
         byte[]? simple = null;
-        var plan = new AnswerPlan { RejectPrefill = settings.RejectPrefill };
+        // An HTTP/1.0 client (nginx by default) understands no chunks.
+        var plan = new AnswerPlan { RejectPrefill = settings.RejectPrefill, Http10Close = request.IsHttp10 };
         try
         {
             var fault = FaultFor(connection, request, kind, asked);
@@ -273,6 +274,7 @@ public sealed class SimulatedInstance : IDisposable
             Sni = connection.Sni,
             Method = request.Method,
             Path = request.Path,
+            Host = request.Header("Host"),
             Model = asked.Model,
             Stream = asked.Stream,
             User = asked.User,

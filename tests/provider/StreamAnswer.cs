@@ -224,6 +224,10 @@ internal sealed class StreamAnswer(Call call)
     private async Task ErrorEventAsync()
     {
         Event(Encoding.UTF8.GetBytes(ErrorBody.ForCode(_plan.ErrorCode, _plan.Message)));
+        if (_entry.TokensSent == 0)
+        {
+            _entry.PromptTokensBilled = 0;
+        }
         if (_plan.ErrorThenDone)
         {
             Event("[DONE]"u8);
