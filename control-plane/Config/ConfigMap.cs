@@ -148,7 +148,7 @@ internal sealed class ConfigMap
         {
             if (!_asked.Contains(key))
             {
-                var near = _asked.MinBy(known => Distance(known, key));
+                var near = _faults.IsFull ? null : _asked.MinBy(known => Distance(known, key));
                 var hint = near is not null && Distance(near, key) <= 2 ? $"; did you mean {near}?" : "";
                 _faults.Add(PathOf(key), "unknown key" + hint, line);
             }
@@ -187,8 +187,11 @@ internal sealed class ConfigMap
             return text.Text;
         }
 
-        var quote = node is ScalarNode { Kind: not ScalarKind.Null } ? " (quote it if it is meant as text)" : "";
-        _faults.Add(path, $"expected text, found {Named(node)}{quote}", node.Line);
+        // Without the value: it may be a secret.
+        var found = node is ScalarNode { Kind: ScalarKind.Number or ScalarKind.Boolean } bare
+            ? $"a {bare.Kind.ToString().ToLowerInvariant()}; quote it if it is meant as text"
+            : Named(node);
+        _faults.Add(path, "expected text, found " + found, node.Line);
         return null;
     }
 
@@ -254,7 +257,7 @@ internal sealed class FaultList
     private readonly HashSet<string> _paths = [];
     private int _left;
 
-    public bool Has(string path) => _paths.Contains(path);
+    public bool IsFull => _faults.Count >= Most;
 
     public void Add(string path, string message, int? line = null)
     {

@@ -21,9 +21,14 @@ public static partial class ConfigReader
     public static ReadResult Read(ReadOnlyMemory<byte> utf8, ConfigFormat format)
     {
         var faults = new FaultList();
-        var ofText = new List<ConfigFault>();
-        var tree = ConfigTree.Parse(utf8, format, ofText);
-        ofText.ForEach(f => faults.Add(f.Path, f.Message, f.Line));
+        var tree = ConfigTree.Parse(utf8, format, faults);
+        if (tree is ScalarNode { Kind: ScalarKind.Null })
+        {
+            // An empty file sent by mistake must not empty the gateway.
+            faults.Add("", "there is nothing in it; {} is the empty configuration");
+            tree = null;
+        }
+
         if (tree is null)
         {
             return new ReadResult(new ConfigDocument(), faults.All());
@@ -31,7 +36,7 @@ public static partial class ConfigReader
 
         var document = Document(ConfigMap.Of(tree, "", faults));
         ConfigValidator.Validate(document, faults);
-        return new ReadResult(document, [.. faults.All().Select(f => f.Line is null ? f with { Line = ConfigTree.LineOf(tree, f.Path) } : f)]);
+        return new ReadResult(document, [.. faults.All().Select(f => f.Line is null ? f with { Line = ConfigTree.LineOf(tree, f.Path) } : f).OrderBy(f => f.Line)]);
     }
 
     private static ConfigDocument Document(ConfigMap map)

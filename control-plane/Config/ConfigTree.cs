@@ -40,11 +40,11 @@ internal static class ConfigTree
     public const int MaxValues = 500_000;
 
     /// <returns>The root, or null (and at least one more fault) when the text has no tree.</returns>
-    public static ConfigNode? Parse(ReadOnlyMemory<byte> utf8, ConfigFormat format, List<ConfigFault> faults)
+    public static ConfigNode? Parse(ReadOnlyMemory<byte> utf8, ConfigFormat format, FaultList faults)
     {
         if (utf8.Length > MaxBytes)
         {
-            faults.Add(new ConfigFault("", $"larger than {MaxBytes / (1024 * 1024)} MiB"));
+            faults.Add("", $"larger than {MaxBytes / (1024 * 1024)} MiB");
             return null;
         }
 
@@ -54,19 +54,24 @@ internal static class ConfigTree
         }
         catch (TreeException e)
         {
-            faults.Add(new ConfigFault(e.Path, e.Message, e.Line));
+            faults.Add(e.Path, e.Message, e.Line);
         }
         catch (YamlException e)
         {
-            faults.Add(new ConfigFault("", "not YAML: " + Units.Shown(Detail(e)), (int)e.Start.Line));
+            faults.Add("", "not YAML: " + Units.Shown(Detail(e)), (int)e.Start.Line);
         }
         catch (JsonException e)
         {
-            faults.Add(new ConfigFault("", $"not JSON, at character {e.BytePositionInLine + 1} of the line", (int?)e.LineNumber + 1));
+            faults.Add("", $"not JSON, at character {e.BytePositionInLine + 1} of the line", (int?)e.LineNumber + 1);
         }
-        catch (Exception e) when (e is DecoderFallbackException or ArgumentException)
+        catch (DecoderFallbackException)
         {
-            faults.Add(new ConfigFault("", "not UTF-8 text"));
+            faults.Add("", "not UTF-8 text");
+        }
+        catch (Exception e) when (e is InvalidOperationException or ArgumentException or IndexOutOfRangeException)
+        {
+            // The YAML scanner gives up on some texts with these instead of an exception of its own.
+            faults.Add("", "not YAML");
         }
 
         return null;
@@ -119,10 +124,10 @@ internal static class ConfigTree
     {
         private readonly Parser _parser;
         private readonly Dictionary<AnchorName, ConfigNode> _anchors = [];
-        private readonly List<ConfigFault> _faults;
+        private readonly FaultList _faults;
         private int _depth;
 
-        public YamlTree(ReadOnlyMemory<byte> utf8, List<ConfigFault> faults)
+        public YamlTree(ReadOnlyMemory<byte> utf8, FaultList faults)
         {
             var text = new UTF8Encoding(false, throwOnInvalidBytes: true).GetString(utf8.Span).TrimStart('\uFEFF');
             _parser = new Parser(new StringReader(text));
@@ -134,7 +139,7 @@ internal static class ConfigTree
             _parser.Consume<StreamStart>();
             if (_parser.Accept<StreamEnd>(out _))
             {
-                return new MapNode(1, []);
+                return new ScalarNode(1, ScalarKind.Null, "");
             }
 
             _parser.Consume<DocumentStart>();
@@ -151,7 +156,7 @@ internal static class ConfigTree
             {
                 return _anchors.TryGetValue(alias.Value, out var known)
                     ? known
-                    : throw new TreeException(path, $"the alias *{Units.Shown(alias.Value.Value)} has no anchor before it", (int)alias.Start.Line);
+                    : throw new TreeException(path, "this alias has no anchor before it", (int)alias.Start.Line);
             }
 
             if (++_depth > MaxDepth)
@@ -191,7 +196,7 @@ internal static class ConfigTree
                 var line = (int)key.Start.Line;
                 if (!seen.Add(key.Value))
                 {
-                    _faults.Add(new ConfigFault(Below(path, key.Value), "the key is there twice", line));
+                    _faults.Add(Below(path, key.Value), "the key is there twice", line);
                 }
 
                 entries.Add((key.Value, line, Node(Below(path, key.Value))));
@@ -242,7 +247,7 @@ internal static class ConfigTree
             && double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out _);
     }
 
-    private sealed class JsonTree(ReadOnlyMemory<byte> utf8, List<ConfigFault> faults)
+    private sealed class JsonTree(ReadOnlyMemory<byte> utf8, FaultList faults)
     {
         private int _counted;
         private int _line = 1;
@@ -275,7 +280,7 @@ internal static class ConfigTree
                         var key = Text(ref reader, path, keyLine);
                         if (!seen.Add(key))
                         {
-                            faults.Add(new ConfigFault(Below(path, key), "the key is there twice", keyLine));
+                            faults.Add(Below(path, key), "the key is there twice", keyLine);
                         }
 
                         reader.Read();

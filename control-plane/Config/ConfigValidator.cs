@@ -313,7 +313,7 @@ public static partial class ConfigValidator
 
         private void Ratio(string path, double value, bool zero) =>
             Require(value <= 1 && (zero ? value >= 0 : value > 0), path,
-                value > 1 ? $"is above 100%; write {value}% if a percentage is meant" : "must be above 0%");
+                value > 1 ? $"{Units.FormatRatio(Math.Min(value, 1e9))} is above 100%" : "must be above 0%");
 
         private void AtMost(string path, int count, int most, string what) => Require(count <= most, path, $"{count} {what}; {most} at most");
 

@@ -19,7 +19,7 @@ public sealed class ConfigRoundTripTests(PostgresFixture postgres) : IAsyncLifet
     [Fact]
     public async Task What_is_stored_is_what_was_sent_from_rows_and_from_the_revision_alike()
     {
-        var yaml = await File.ReadAllTextAsync(Repository.PathOf("tests", "contract", "config", "example.yaml"));
+        var yaml = await File.ReadAllTextAsync(Repository.PathOf("tests", "contract", "config", "good", "example.yaml"));
         using var admin = _plane.Admin();
         using var put = await admin.PutAsync("/api/v1/config", Body.Yaml(yaml));
         Assert.Equal(HttpStatusCode.OK, put.StatusCode);

@@ -1,0 +1,79 @@
+using System.Diagnostics;
+using System.Text;
+using Evenkeel.Config;
+using Xunit;
+
+namespace Evenkeel.Tests.Config;
+
+/// <summary>A text of the largest size that is made to hurt is read in seconds, with bounded memory and a bounded answer.</summary>
+public sealed class HostileTextTests
+{
+    private const int Size = ConfigTree.MaxBytes;
+
+    public static TheoryData<string> Shapes =>
+    [
+        "open brackets", "open braces", "dashes", "one long word", "one long quoted text", "many unknown keys", "many equal keys",
+        "many instances", "wide alias", "colons", "question marks", "anchors", "comments", "tabs", "escapes", "flow commas", "block text",
+    ];
+
+    [Theory]
+    [MemberData(nameof(Shapes))]
+    public void A_hostile_text_is_answered_in_bounded_time_and_size(string shape)
+    {
+        var text = Text(shape);
+        foreach (var format in Enum.GetValues<ConfigFormat>())
+        {
+            var watch = Stopwatch.StartNew();
+            var faults = ConfigReader.Read(Encoding.UTF8.GetBytes(text), format).Faults;
+            Assert.True(watch.Elapsed < TimeSpan.FromSeconds(20), $"{shape} as {format} took {watch.Elapsed}");
+            Assert.InRange(faults.Count, 1, FaultList.Most + 1);
+            Assert.True(faults.Sum(f => f.Path.Length + f.Message.Length) < 200_000);
+        }
+    }
+
+    [Fact]
+    public void A_text_above_the_largest_size_is_not_read()
+    {
+        var fault = Assert.Single(ConfigReader.Read(new byte[Size + 1], ConfigFormat.Yaml).Faults);
+        Assert.Equal("larger than 4 MiB", fault.Message);
+    }
+
+    private static string Text(string shape) => shape switch
+    {
+        "open brackets" => new string('[', Size),
+        "open braces" => Repeat("{a: "),
+        "dashes" => Repeat("- "),
+        "one long word" => new string('a', Size),
+        "one long quoted text" => "gateway: {listen: \"" + new string('a', Size - 100) + "\"}",
+        "many unknown keys" => Numbered(i => $"k{i}: 1\n"),
+        "many equal keys" => Repeat("k: 1\n"),
+        "many instances" => "instances:\n" + Numbered(i => $"- name: {i}\n"),
+        "wide alias" => "a: &a [" + Repeat("x,", Size / 4) + "]\ninstances: [" + Repeat("*a,", Size / 4) + "]",
+        "colons" => Repeat(": "),
+        "question marks" => Repeat("? "),
+        "anchors" => "a: [" + Numbered(i => $"&a{i} x,", Size - 10) + "]",
+        "comments" => Repeat("# x\n") + "a: 1",
+        "tabs" => Repeat("\t"),
+        "escapes" => "a: \"" + Repeat("\\u0041", Size - 100) + "\"",
+        "flow commas" => "{a: [" + new string(',', Size - 100),
+        "block text" => "a: |\n" + Repeat(" x\n", Size - 100),
+        _ => throw new ArgumentOutOfRangeException(nameof(shape)),
+    };
+
+    private static string Repeat(string part, int size = Size - 10) => new StringBuilder(size).Insert(0, part, size / part.Length).ToString();
+
+    private static string Numbered(Func<int, string> part, int size = Size - 20)
+    {
+        var text = new StringBuilder(size);
+        for (var i = 0; ; i++)
+        {
+            var next = part(i);
+            if (text.Length + next.Length > size)
+            {
+                return text.ToString();
+            }
+
+            text.Append(next);
+        }
+    }
+}
