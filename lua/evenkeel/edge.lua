@@ -184,6 +184,8 @@ function M.access()
     req.reason = "circuit_open"
     return ngx.exec("@fallback")
   end
+  -- nobody to ask, or others wait in line already: straight to L2
+  if queue.busy(pool) or M.gather(req, at) == 0 then return ngx.exec("@escalate") end
 end
 
 -- --------------------------------------------------------------------------------------------------------------- balance
@@ -191,6 +193,7 @@ end
 -- Scratch tables of this worker: candidate i is candidates[i], its instance is chosen_from[i].
 local candidates, chosen_from = {}, {}
 for i = 1, 32 do candidates[i] = {} end
+local gathered_for, gathered_n            -- whose look they hold
 
 --- The eligible instances of a tier, gathered in the scratch tables.
 --- @return n, and how the others are: {usable, full, cooling_s (least, or nil), with_retry_after}
@@ -243,16 +246,21 @@ local function gather(req, at, look)
     panic, n, usable, full, open, cooling = true, 0, 0, 0, 0, nil
     goto again
   end
+  gathered_for, gathered_n = req, n
   if look then
     look.usable, look.full, look.open, look.cooling_s = usable, full, open, cooling
   end
   return n
 end
 
+M.gather = gather
+
 --- Choose an instance of the tier and take a permit there.
 --- @return instance or nil, and whether further candidates remain
 local function choose(req, at)
-  local n = gather(req, at)
+  -- between `access` and the first call here nothing else has run in this worker: its look at the tier is still good
+  local n = gathered_for == req and gathered_n or gather(req, at)
+  gathered_for = nil
   local pool = req.pool
   local algorithm = balancer[pool.algorithm] or balancer.weighted
   while n > 0 do
@@ -337,8 +345,7 @@ function M.balance()
       req.reason = "budget"
       return ngx.exit(ngx.ERROR)
     end
-    -- nobody overtakes those who wait in line
-    if not (req.attempts == 0 and req.passes == 1 and queue.busy(req.pool)) then inst, more = choose(req, at) end
+    inst, more = choose(req, at)
     if not inst then
       req.reason = "none"
       return ngx.exit(ngx.ERROR)
@@ -404,7 +411,7 @@ function M.escalate()
       req.passes = req.passes + 1
       return
     elseif action == "queue" then
-      local inst, why = queue.wait(req, wait_s, function() return choose(req, now()) end)
+      local inst, why = queue.wait(req, wait_s, function() return (choose(req, now())) end)
       if inst then
         req.held = inst
         return

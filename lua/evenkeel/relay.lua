@@ -5,7 +5,7 @@
 -- Comments and blank lines are no progress: only content moves the idle clock.
 
 local answers = require "evenkeel.answers"
-local chat_chunk = require "evenkeel.chat_chunk"
+local classify = require("evenkeel.chat_chunk").classify
 local cjson = require "cjson.safe"
 local outcomes = require "evenkeel.outcome"
 local sse = require "evenkeel.sse"
@@ -61,7 +61,7 @@ end
 -- Keep what was delivered, for a continuation: content and reasoning apart.
 local function remember(s, data, info)
   s.size = s.size + #data
-  if info.tool_calls or s.size > MAX_RESUME_TEXT then
+  if info.has_tool_calls or s.size > MAX_RESUME_TEXT then
     s.resumable, s.text_content, s.text_reasoning = false, nil, nil
     return
   end
@@ -131,34 +131,37 @@ function M.stream(attempt, conn, door)
     while ok do
       local data = parser:next()
       if not data then break end
-      if data == "[DONE]" then
+      local kind, info = classify(data)
+      if kind == "done" then
         s.done, ended = true, true
         break
-      end
-      local info = chat_chunk.scan(data)
-      if not info then
+      elseif kind == "broken" then
         s.broken = (s.broken or 0) + 1
-      elseif info.error then
+      elseif kind == "error" then
         mid_error, ended = data, true
         break
       else
-        if info.usage_s then s.usage = sub(data, info.usage_s, info.usage_e) end
-        if info.content then
+        if info.has_usage then s.usage = sub(data, info.usage_s, info.usage_e) end
+        if info.has_content then
           s.content = s.content + 1
+          progress_at = now()
           if not opened then
             opened = true
-            attempt.latency_s = now() - attempt.started
+            attempt.latency_s = progress_at - attempt.started
             s.head = data
           end
-          progress_at = now()
           if s.resumable then remember(s, data, info) end
         end
-        if info.finish_reason then
+        if info.has_finish then
           s.finish_at = s.finish_at or now()
-          s.finish_reason = info.finish_reason
-          if not opened and info.finish_reason ~= "stop" then opened = true end
+          s.finish_reason = info.finish_s and decode_string(data, info.finish_s, info.finish_e) or s.finish_reason
+          -- cut off by max_tokens or by a filter before a word was said: that is an answer, too
+          if not opened and s.finish_reason ~= "stop" then
+            opened = true
+            s.head = data
+          end
         end
-        if not (hide_usage and info.usage_s and info.no_choices) then put(s, data) end
+        if not (hide_usage and info.has_usage and info.choices == 0) then put(s, data) end
       end
     end
     if not ok then
