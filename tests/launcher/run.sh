@@ -1,0 +1,362 @@
+#!/usr/bin/env bash
+# What ./evenkeel promises to whoever types it: each promise is one line, `ok` or `not ok`.
+#
+# Uses the release in EVENKEEL_RELEASE (./evenkeel test sets it; without, the first `up` builds). State directories
+# lie in one temporary directory, ports are free ones; whatever happens, the stacks started here are taken down.
+# Arguments choose groups: tests/launcher/run.sh words stack …
+set -uo pipefail
+export LC_ALL=C.UTF-8
+
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)
+scratch=$(mktemp -d)
+chmod 755 "$scratch"
+evenkeel=$root/evenkeel
+groups=(words refusals stack revival neighbours configuration interruption clone)
+bad=0
+
+take_down() {
+  local state
+  for state in "$scratch"/*/ "$scratch"/*/.evenkeel/; do
+    [[ ! -d ${state}run ]] || "$evenkeel" down --purge --yes --state "${state%/}" >/dev/null 2>&1
+  done
+  rm -rf -- "$scratch"
+}
+trap take_down EXIT
+trap 'exit 130' INT TERM
+
+ok() { printf 'ok - %s\n' "$1"; }
+
+not_ok() { # PROMISE: with the last output as its evidence
+  bad=$(( bad + 1 ))
+  printf 'not ok - %s\n' "$1"
+  printf '# exit code %s\n' "$code"
+  tail -n 40 <<<"$output" | while IFS= read -r REPLY; do printf '# %s\n' "$REPLY"; done
+}
+
+promise() { # PROMISE COMMAND…: kept if COMMAND succeeds
+  local text=$1; shift
+  if "$@"; then ok "$text"; else not_ok "$text"; fi
+}
+
+run() { output=$("$@" 2>&1 </dev/null); code=$?; }      # leaves output and code behind
+output='' code=0
+
+says() { local word; for word in "$@"; do [[ $output == *"$word"* ]] || { output+=$'\n'"(missing: $word)"; return 1; }; done; }
+failed_saying() { (( code != 0 )) && says "$@"; }
+worked_saying() { (( code == 0 )) && says "$@"; }
+one_sentence() { (( code != 0 )) && [[ $(grep -c '^evenkeel: ' <<<"$output") == 1 ]]; }
+
+free_port() { # one that nobody listens on, below the range that clients get
+  local port hex
+  while :; do
+    port=$(( 15000 + SRANDOM % 5000 )); printf -v hex %04X "$port"
+    grep -qE "^ *[0-9]+: [0-9A-F]+:$hex " /proc/net/tcp /proc/net/tcp6 2>/dev/null || { REPLY=$port; return; }
+  done
+}
+
+processes_of() { # STATE: pids of everything that belongs to it, by mark or by working directory
+  local real; real=$(readlink -m -- "$1")
+  { grep -lzxF -- "EVENKEEL_STACK=$real" /proc/[0-9]*/environ; find /proc/[0-9]*/cwd -maxdepth 0 -lname "$real/*"; } 2>/dev/null \
+    | cut -d/ -f3 | sort -nu
+}
+no_process_of() { [[ -z $(processes_of "$1") ]]; }
+pids_of() { cat "$1"/run/*.pid "$1/node/run/nginx.pid" 2>/dev/null; }
+revision_of() { "$evenkeel" status --state "$1" 2>/dev/null | sed -nE 's/^revision ([0-9]+),.*/\1/p'; }
+
+within() { # SECONDS COMMAND…
+  local end=$(( SECONDS + $1 )); shift
+  until "$@"; do (( SECONDS < end )) || return 1; sleep 0.1; done
+}
+
+printed_curl_answers() { # runs the line that `up` printed, as a person would paste it
+  local line answer
+  line=$(grep -E '^ +curl ' <<<"$output" | head -n 1)
+  [[ -n $line ]] || return 1
+  answer=$(bash -c "$line" 2>&1)
+  [[ $answer == *'"choices"'* && $answer == *'"content"'* ]] || { output+=$'\n'"$line"$'\n'"$answer"; return 1; }
+}
+
+stack() { # NAME [UP OPTION…]: `up` on free ports; state and ports in state, port, admin_port
+  state=$scratch/$1; shift
+  free_port; port=$REPLY; free_port; admin_port=$REPLY
+  run "$evenkeel" up --state "$state" --port "$port" --admin-port "$admin_port" "$@"
+}
+state='' port='' admin_port=''
+
+listening() { local hex; printf -v hex %04X "$1"; grep -qE "^ *[0-9]+: [0-9A-F]+:$hex [0-9A-F]+:[0-9A-F]+ 0A " /proc/net/tcp; }
+
+listen_on() { # PORT: a process, in holder, that has it for a minute
+  perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:$ARGV[0]") or die; sleep 60' "$1" &
+  holder=$!
+  within 10 listening "$1"
+}
+holder=''
+
+# ---- the promises ------------------------------------------------------------------------------------------------
+
+group_words() {
+  local command
+  run "$evenkeel"; promise 'without a command it tells what there is' worked_saying up down status logs test apply
+  run "$evenkeel" help; promise 'help does the same' worked_saying up down status logs test apply
+  for command in up down status logs test apply; do
+    run "$evenkeel" "$command" --help
+    promise "$command --help explains $command" worked_saying "./evenkeel $command"
+  done
+  run "$evenkeel" frobnicate; promise 'an unknown command is refused' failed_saying frobnicate
+  run "$evenkeel" up --frobnicate; promise 'an unknown option is refused' failed_saying --frobnicate
+  run "$evenkeel" up --port 70000; promise 'a port that cannot be is refused' failed_saying 70000
+  run "$evenkeel" status --state "$scratch/none"; promise 'status of nothing is not 0' failed_saying 'not running'
+  run "$evenkeel" down --state "$scratch/none"; promise 'down of nothing is fine' worked_saying 'not running'
+  promise 'and none of this leaves a state directory' test ! -e "$scratch/none"
+}
+
+left_nothing() { [[ ! -e $state ]] && no_process_of "$state"; }
+
+group_refusals() {
+  local programs=$scratch/programs file
+  free_port; port=$REPLY; free_port; admin_port=$REPLY; state=$scratch/refused
+  listen_on "$port"
+  run "$evenkeel" up --state "$state" --port "$port" --admin-port "$admin_port"
+  promise 'a used port is named, and who has it' failed_saying "port $port" "perl (pid"
+  promise 'in one sentence' one_sentence
+  promise 'and nothing is left half-started' left_nothing
+  run "$evenkeel" up --state "$state" --port "$admin_port" --admin-port "$port"
+  promise 'so is a used admin port' failed_saying "port $port" --admin-port
+  kill "$holder"; wait "$holder" 2>/dev/null
+
+  mkdir "$programs"; ln -s /usr/bin/* "$programs/"; rm -f "$programs/dotnet"
+  run env PATH="$programs" "$evenkeel" up --state "$state" --port "$port" --admin-port "$admin_port"
+  promise 'a missing .NET SDK is named, and where to get it' failed_saying '.NET SDK' missing https://
+  promise 'in one sentence' one_sentence
+  promise 'and nothing is left half-started' left_nothing
+  # A checkout that was never built needs the SDK, not only the runtime.
+  git -c 'safe.directory=*' clone -q --no-hardlinks "$root" "$scratch/old-sdk"
+  cat >"$programs/dotnet" <<'END'
+#!/bin/sh
+[ "$1" != --list-sdks ] || echo "8.0.100 [/usr/share/dotnet/sdk]"
+END
+  chmod +x "$programs/dotnet"
+  run env -u EVENKEEL_RELEASE PATH="$programs" "$scratch/old-sdk/evenkeel" up --state "$state" --port "$port" --admin-port "$admin_port"
+  promise 'an old .NET SDK is told, with its version' failed_saying '.NET SDK' 8.0.100
+  promise 'in one sentence' one_sentence
+  promise 'and nothing is left half-started' left_nothing
+  rm -rf "$programs" "$scratch/old-sdk"
+
+  file=$scratch/broken.yaml
+  cat >"$file" <<'END'
+gateway: {listen: 127.0.0.1:8080}
+instances:
+  - {name: one, base_url: "ftp://nowhere", weight: -3}
+pools:
+  - {name: chat, models: [m], tiers: [{name: primary, instances: [one, two]}]}
+surprise: true
+END
+  run "$evenkeel" up --state "$state" --port "$port" --admin-port "$admin_port" --config "$file"
+  promise 'a broken configuration shows every fault with its path' \
+    failed_saying 'instances[0].base_url' 'instances[0].weight' 'pools[0].tiers[0].instances[1]' surprise
+  promise 'and nothing is left half-started' left_nothing
+  run "$evenkeel" up --state "$state" --config "$scratch/absent.yaml"
+  promise 'a configuration that is not there is named' failed_saying absent.yaml
+  promise 'in one sentence' one_sentence
+
+  printf 'mine\n' >"$scratch/a-file"
+  run "$evenkeel" up --state "$scratch/a-file"; promise 'a file is no state directory' failed_saying a-file
+  mkdir "$scratch/others"; printf 'mine\n' >"$scratch/others/letter"
+  run "$evenkeel" up --state "$scratch/others"; promise "somebody's own directory is no state directory" failed_saying others
+  run "$evenkeel" down --purge --yes --state "$scratch/others"
+  promise 'and is never purged' test -e "$scratch/others/letter"
+  run "$evenkeel" up --state "$scratch/a;b"; promise 'nor is a path that configuration files cannot hold' failed_saying 'a;b'
+  run "$evenkeel" up --state /etc; promise 'nor is /etc' failed_saying /etc
+  run env EVENKEEL_RELEASE="$scratch/others" "$evenkeel" up --state "$state"; promise 'a release that is none is refused' failed_saying EVENKEEL_RELEASE
+  rm -rf "$scratch/others" "$scratch/a-file"
+}
+
+runs_as_nobody_special() {
+  local pid uid
+  for pid in $(processes_of "$state"); do
+    uid=$(sed -nE 's/^Uid:\s+([0-9]+).*/\1/p' "/proc/$pid/status" 2>/dev/null)
+    [[ $uid != 0 ]] || { output+=$'\n'"root runs pid $pid: $(tr '\0' ' ' <"/proc/$pid/cmdline")"; return 1; }
+  done
+}
+
+secrets_are_private() { [[ $(stat -Lc %a "$state/admin-token" "$state/node-token" "$state/postgres/password" "$state/control-plane/secret.key" | sort -u) == 600 ]]; }
+
+token_works() {
+  curl -sf --noproxy '*' -m 5 -H "authorization: Bearer $(cat "$state/admin-token")" "http://127.0.0.1:$admin_port/api/v1/status" | grep -q revision \
+    && ! curl -sf --noproxy '*' -m 5 "http://127.0.0.1:$admin_port/api/v1/status" >/dev/null
+}
+
+same_pids() { [[ $(pids_of "$state") == "$before" ]] || { output+=$'\n'"$before"$'\n--\n'"$(pids_of "$state")"; return 1; }; }
+
+stranger_lives() { kill -0 "$stranger" 2>/dev/null; }
+
+group_stack() {
+  local before stranger revision
+  stack 'with space'
+  promise 'up says where everything is' worked_saying "http://127.0.0.1:$port/v1" "http://127.0.0.1:$admin_port/" "$state/admin-token" 'curl '
+  promise 'the printed curl line gives an answer' printed_curl_answers
+  promise 'the admin token opens the API, and nothing else does' token_works
+  promise 'secrets are readable for nobody else' secrets_are_private
+  (( EUID != 0 )) || promise 'started by root, nothing runs as root' runs_as_nobody_special
+  run "$evenkeel" status --state "$state"
+  promise 'status shows every part and the revision' worked_saying postgres control-plane agent nginx provider 'revision 1, acknowledged'
+  run "$evenkeel" logs --state "$state" control-plane; promise 'logs shows what a part says' worked_saying .
+  before=$(pids_of "$state")
+  run "$evenkeel" up --state "$state"
+  promise 'a second up is a no-op that says so' worked_saying 'already up: nothing to do'
+  promise 'and touches no process' same_pids
+  run "$evenkeel" up --state "$state" --port 9
+  promise 'a second up with another port is refused' failed_saying "$port" 'down first'
+  run env -i PATH="$PATH" HOME="${HOME:-/}" "$evenkeel" status --state "$state"
+  promise 'status needs nothing from the environment' worked_saying 'acknowledged'
+
+  sleep 600 & stranger=$!
+  run "$evenkeel" down --state "$state"
+  promise 'down says so' worked_saying 'is down'
+  promise 'down leaves no process' no_process_of "$state"
+  run "$evenkeel" down --state "$state"; promise 'a second down is fine' worked_saying 'not running'
+  (umask 077; printf '%s\n' "$stranger" >"$state/run/agent.pid"; printf 'x 1\n' >"$state/run/agent.started")
+  run "$evenkeel" down --state "$state"
+  promise 'a recycled pid is nobody to be stopped' stranger_lives
+  kill "$stranger"
+
+  revision=1
+  run "$evenkeel" up --state "$state"
+  promise 'up after down is the same stack again' worked_saying "http://127.0.0.1:$port/v1"
+  promise 'with the same configuration' test "$(revision_of "$state")" = "$revision"
+  run "$evenkeel" down --purge --state "$state"
+  promise 'purge asks, and without anybody to ask it refuses' failed_saying --yes
+  run "$evenkeel" down --purge --yes --state "$state"
+  promise 'purge --yes leaves no process and no file' left_nothing
+}
+
+killed() { # PART
+  local pid; pid=$(cat "$state/run/$1.pid" 2>/dev/null || cat "$state/node/run/nginx.pid")
+  kill -KILL "$pid"
+  within 5 eval "! kill -0 $pid 2>/dev/null"
+}
+
+group_revival() {
+  local part
+  stack revival
+  promise 'a stack to kill parts of comes up' worked_saying 'is up'
+  for part in provider control-plane agent postgres; do
+    killed "$part"
+    run "$evenkeel" status --state "$state"
+    promise "status is not 0 when $part has died, and says so" failed_saying "$part" 'not running'
+    run "$evenkeel" up --state "$state"
+    promise "up starts $part again, and says so" worked_saying "not running: $part"
+    run "$evenkeel" status --state "$state"
+    promise "and then all is well" worked_saying 'acknowledged by all workers'
+  done
+  run "$evenkeel" down --purge --yes --state "$state"
+  promise 'and down still leaves no process' left_nothing
+}
+
+group_neighbours() {
+  local first first_port
+  stack first; first=$state first_port=$port
+  promise 'a first stack comes up' worked_saying 'is up'
+  stack second
+  promise 'a second one comes up beside it' worked_saying 'is up'
+  promise 'and answers' printed_curl_answers
+  run "$evenkeel" up --state "$scratch/third" --port "$first_port" --admin-port "$admin_port"
+  promise "a third on the first one's port is refused" failed_saying "port $first_port"
+  run "$evenkeel" down --purge --yes --state "$state"
+  run "$evenkeel" status --state "$first"
+  promise 'the end of one is nothing to the other' worked_saying 'acknowledged by all workers'
+  run "$evenkeel" down --purge --yes --state "$first"
+  state=$first; promise 'and down leaves no process' left_nothing
+}
+
+control_plane_environment() { tr '\0' '\n' <"/proc/$(cat "$state/run/control-plane.pid")/environ"; }
+has_variable() { control_plane_environment | grep -qx "$1"; }
+has_no_variable() { ! control_plane_environment | grep -q "^$1="; }
+
+write_config() { # FILE WEIGHT VARIABLE
+  cat >"$1" <<END
+gateway: {listen: "127.0.0.1:$port"}
+instances:
+  - {name: one, base_url: "http://127.0.0.1:9/v1", api_key: "env:$3", model: m, weight: $2}
+pools:
+  - {name: chat, models: [my-model], tiers: [{name: primary, instances: [one]}]}
+END
+}
+
+group_configuration() {
+  local file=$scratch/evenkeel.yaml first
+  state=$scratch/configured
+  free_port; port=$REPLY; free_port; admin_port=$REPLY
+  write_config "$file" 5 EK_TEST_KEY
+  run env EK_TEST_KEY=sk-one EK_TEST_OTHER=leak "$evenkeel" up --state "$state" --admin-port "$admin_port" --config "$file"
+  promise 'up --config takes the address from the configuration' worked_saying "http://127.0.0.1:$port/v1"
+  promise 'and prints a curl line with a model of that configuration' says '"model":"my-model"'
+  promise 'the control plane gets the variables that the configuration names' has_variable EK_TEST_KEY=sk-one
+  promise 'and no others' has_no_variable EK_TEST_OTHER
+  promise 'no simulated provider runs' test ! -e "$state/run/provider.pid"
+  first=$(revision_of "$state")
+  run "$evenkeel" up --state "$state" --config "$file"
+  promise 'a second up with the same configuration is a no-op' worked_saying 'nothing to do'
+
+  write_config "$file" 7 EK_TEST_KEY
+  run "$evenkeel" up --state "$state" --config "$file"
+  promise 'a second up with another one points at apply' failed_saying './evenkeel apply'
+  run "$evenkeel" apply --state "$state" "$file"
+  promise 'apply publishes; a weight needs no reload' worked_saying 'no reload was needed'
+  promise 'as a new revision' test "$(revision_of "$state")" -gt "$first"
+  run "$evenkeel" apply --state "$state" "$file"
+  promise 'applied again, nothing changes' worked_saying 'Nothing changed'
+  first=$(revision_of "$state")
+  printf 'surprise: 1\n' >>"$file"
+  run "$evenkeel" apply --state "$state" "$file"
+  promise 'apply shows the faults with their paths' failed_saying surprise
+  promise 'and changes nothing' test "$(revision_of "$state")" = "$first"
+
+  write_config "$file" 7 EK_TEST_SECOND
+  sed -i 's/{name: one,/{name: two,/; s/\[one\]/[two]/' "$file"
+  run env EK_TEST_SECOND=sk-two "$evenkeel" apply --state "$state" "$file"
+  promise 'an added instance is a reload' worked_saying 'nginx was reloaded'
+  promise 'a variable that is new to the control plane reaches it' has_variable EK_TEST_SECOND=sk-two
+  run "$evenkeel" down --purge --yes --state "$state"
+  promise 'and down leaves no process' left_nothing
+}
+
+has_started_postgres() { [[ -e $state/run/postgres.pid ]]; }
+
+group_interruption() {
+  local launcher
+  state=$scratch/interrupted
+  free_port; port=$REPLY; free_port; admin_port=$REPLY
+  # In a group of its own, signalled as a terminal signals it.
+  set -m; "$evenkeel" up --state "$state" --port "$port" --admin-port "$admin_port" >"$scratch/interrupted.log" 2>&1 </dev/null & launcher=$!; set +m
+  within 60 has_started_postgres
+  kill -INT -- "-$launcher"
+  wait "$launcher"; code=$?
+  output=$(cat "$scratch/interrupted.log")
+  promise 'Ctrl-C ends up with an exit code other than 0' test "$code" -ne 0
+  promise 'and stops what it had started' no_process_of "$state"
+  run "$evenkeel" up --state "$state" --port "$port" --admin-port "$admin_port"
+  promise 'the next up works' worked_saying 'is up'
+  run "$evenkeel" down --purge --yes --state "$state"
+}
+
+group_clone() { # as a newcomer, in a directory that only its owner can enter
+  local home=$scratch/newcomer
+  mkdir -m 700 "$home"
+  git -c 'safe.directory=*' clone -q --no-hardlinks "$root" "$home/evenkeel"
+  state=$home/evenkeel/.evenkeel
+  free_port; port=$REPLY; free_port; admin_port=$REPLY
+  run env -u EVENKEEL_RELEASE "$home/evenkeel/evenkeel" up --port "$port" --admin-port "$admin_port"
+  promise 'up in a fresh clone builds and comes up' worked_saying 'is up' 'building the control plane'
+  promise 'and the printed curl line gives an answer' printed_curl_answers
+  promise 'git sees nothing of it' test -z "$(git -c 'safe.directory=*' -C "$home/evenkeel" status --porcelain)"
+  run "$home/evenkeel/evenkeel" down --purge --yes
+  promise 'down --purge leaves no process and no file' left_nothing
+}
+
+(( $# == 0 )) || groups=("$@")
+for group in "${groups[@]}"; do
+  printf '# %s\n' "$group"
+  "group_$group"
+done
+(( bad == 0 ))

@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Runs the tests of all parts and sums them up; started by `./evenkeel test`, which has installed what they need.
+#
+# The last line reads `N passed, N failed` (`, N skipped` may follow). The exit code is 0 only if something passed and
+# nothing failed. Every runner's whole output lies in tests/results/; a failing one's is printed as well.
+# A new part is a function part_NAME here and its name in all_parts.
+set -Eeuo pipefail
+export LC_ALL=C.UTF-8
+
+root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
+results=$root/tests/results
+all_parts=(lint lua unit launcher e2e)
+passed=0 failed=0 skipped=0
+table=''
+
+export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1 MSBUILDDISABLENODEREUSE=1 DOTNET_CLI_USE_MSBUILD_SERVER=0
+export HOME=${HOME:-$root/.evenkeel-build/home}
+cd "$root"
+exec </dev/null
+
+begin() { name=$1 began_s=$SECONDS log=$results/$1.log; printf '%s\n' "── $name"; }
+
+record() { # PASSED FAILED SKIPPED: of the part that began last
+  passed=$(( passed + $1 )) failed=$(( failed + $2 )) skipped=$(( skipped + $3 ))
+  table+=$(printf '%-22s %6d %6d %7d %6d s' "$name" "$1" "$2" "$3" "$(( SECONDS - began_s ))")$'\n'
+  printf '   %d passed, %d failed, %d skipped in %d s\n' "$1" "$2" "$3" "$(( SECONDS - began_s ))"
+}
+
+show_log() { sed 's/^/   | /' -- "$log" | tail -n "${1:-200}"; }
+
+check() { # NAME COMMAND…: a check that passes or fails as a whole
+  begin "$1"; shift
+  if "$@" >"$log" 2>&1; then record 1 0 0; else show_log; record 0 1 0; fi
+}
+
+shell_scripts() { git -c 'safe.directory=*' ls-files -z | xargs -0 awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh/ { print FILENAME }'; }
+
+part_lint() {
+  check luacheck luacheck --no-color lua tests/lua
+  # shellcheck disable=SC2046  # names without spaces, our own
+  check shellcheck shellcheck $(shell_scripts)
+  check 'dotnet format' dotnet format ControlPlane.sln --verify-no-changes --verbosity minimal
+}
+
+part_lua() {
+  local code=0 line numbers
+  begin busted
+  busted -f tests/lua/.busted -o plainTerminal >"$log" 2>&1 || code=$?
+  # "12 successes / 0 failures / 0 errors / 0 pending : 0.1 seconds"
+  line=$(grep -E '^[0-9]+ success(es)? / [0-9]+ failures? / [0-9]+ errors? / [0-9]+ pending' "$log" | tail -n 1 || true)
+  read -ra numbers <<<"$(tr -cs '0-9' ' ' <<<"$line")"
+  if [[ -z $line ]]; then show_log; record 0 1 0; return; fi
+  local bad=$(( numbers[1] + numbers[2] ))
+  (( code == 0 || bad > 0 )) || bad=1
+  (( bad == 0 )) || show_log
+  record "${numbers[0]}" "$bad" "${numbers[3]}"
+}
+
+counter() { sed -nE "s/.*<Counters [^>]*\b$1=\"([0-9]+)\".*/\1/p" "$trx" | head -n 1; }
+
+dotnet_tests() { # PROJECT NAME: counted from the .trx report
+  local code=0 good bad total trx
+  begin "$2"
+  trx=$results/$2.trx; rm -f -- "$trx"
+  dotnet test "$1" --nologo --logger "trx;LogFileName=$2.trx" --logger 'console;verbosity=normal' \
+    --results-directory "$results" 2>&1 | tee "$log" | { grep --line-buffered -E '^ +(Failed|Skipped) |error ' || true; } || code=$?
+  if [[ ! -s $trx ]]; then show_log; record 0 1 0; return; fi
+  good=$(counter passed) bad=$(counter failed) total=$(counter total)
+  bad=$(( bad + $(counter error) + $(counter timeout) + $(counter aborted) ))
+  (( code == 0 || bad > 0 )) || bad=1                  # the host broke down after the last test
+  (( bad == 0 )) || show_log 400
+  record "$good" "$bad" "$(( total > good + bad ? total - good - bad : 0 ))"
+}
+
+part_unit() {
+  local project
+  for project in tests/*/*.csproj; do
+    if [[ $project == tests/e2e/* ]] || ! grep -q Microsoft.NET.Test.Sdk "$project"; then continue; fi
+    dotnet_tests "$project" "$(basename "$(dirname "$project")")"
+  done
+}
+
+need_release() { # built once, for every stack that the tests start
+  [[ -z ${EVENKEEL_RELEASE:-} ]] || return 0
+  begin build
+  if ./evenkeel build >"$log" 2>&1; then export EVENKEEL_RELEASE=$root/.evenkeel-build/release; else show_log; record 0 1 0; return 1; fi
+}
+
+part_launcher() {
+  need_release || return 0
+  begin launcher
+  local code=0 good bad
+  tests/launcher/run.sh 2>&1 | tee "$log" | sed 's/^/   /' || code=$?
+  good=$(grep -c '^ok ' "$log" || true) bad=$(grep -c '^not ok ' "$log" || true)
+  (( code == 0 || bad > 0 )) || bad=1
+  record "$good" "$bad" 0
+}
+
+part_e2e() {
+  need_release || return 0
+  dotnet_tests tests/e2e/Evenkeel.EndToEnd.csproj e2e
+}
+
+main() {
+  local part
+  local -a parts=("$@")
+  (( ${#parts[@]} > 0 )) || parts=("${all_parts[@]}")
+  for part in "${parts[@]}"; do
+    [[ " ${all_parts[*]} " == *" $part "* ]] || { printf 'evenkeel: there is no test part %s (%s)\n' "$part" "${all_parts[*]}" >&2; exit 2; }
+  done
+  mkdir -p -- "$results"
+  for part in "${parts[@]}"; do "part_$part"; done
+  printf '\n%-22s %6s %6s %7s %8s\n%s\n' PART PASSED FAILED SKIPPED TIME "$table"
+  printf '%d passed, %d failed%s\n' "$passed" "$failed" "$( (( skipped == 0 )) || printf ', %d skipped' "$skipped")"
+  (( failed == 0 && passed > 0 ))
+}
+
+main "$@"
