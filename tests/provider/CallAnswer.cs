@@ -38,10 +38,9 @@ internal sealed class Call
 
     public async Task UntilAsync(double dueMs)
     {
-        var left = dueMs - ElapsedMs;
-        if (left >= 1)
+        // Timers may fire a little early; those who measure us count on lower bounds.
+        for (var left = dueMs - ElapsedMs; left > 0; left = dueMs - ElapsedMs)
         {
-            // Rounded up: never before the time, as those who measure us count on lower bounds.
             await Task.Delay((int)Math.Ceiling(left), Connection.Gone);
         }
     }

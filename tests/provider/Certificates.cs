@@ -91,7 +91,14 @@ internal sealed class TlsListener(Certificates certificates, TlsMode mode, strin
     {
         if (mode is TlsMode.HandshakeFailure or TlsMode.HandshakeHang or TlsMode.HandshakeReset)
         {
-            await FailAsync(socket, stream);
+            try
+            {
+                await FailAsync(socket, stream);
+            }
+            catch (Exception fault) when (fault is IOException or SocketException or ObjectDisposedException)
+            {
+                // The client gave up, or the instance was taken down: a failed handshake all the same.
+            }
             return null;
         }
         var secured = new SslStream(stream);
