@@ -162,14 +162,16 @@ local function pass_on(attempt, outcome, status, content_type, body)
   return ngx.exit(ngx.HTTP_OK)
 end
 
+-- A provider that says its allowance is used up need not be asked for the 429.
+local function cool_down_by(attempt, remaining, reset)
+  if not remaining or tonumber(remaining) ~= 0 then return end
+  local wait = outcomes.reset_s(reset)
+  if wait and wait > 0 then live.cool_down(attempt.inst, min(wait, 600), now()) end
+end
+
 local function watch_rate_limit_headers(attempt, headers)
-  for _, what in ipairs { "requests", "tokens" } do
-    local remaining = headers["x-ratelimit-remaining-" .. what]
-    if remaining and tonumber(remaining) == 0 then
-      local reset = outcomes.reset_s(headers["x-ratelimit-reset-" .. what])
-      if reset and reset > 0 then live.cool_down(attempt.inst, min(reset, 600), now()) end
-    end
-  end
+  cool_down_by(attempt, headers["x-ratelimit-remaining-requests"], headers["x-ratelimit-reset-requests"])
+  cool_down_by(attempt, headers["x-ratelimit-remaining-tokens"], headers["x-ratelimit-reset-tokens"])
 end
 
 local function error_answer(attempt, conn, head)
@@ -270,11 +272,11 @@ function M.serve()
     if attempt.clients_deadline and now() >= attempt.deadline then outcome = "client_gone" end
     return fail(attempt, outcome, words)
   end
-  attempt.conn = conn
   if head.status ~= 200 then return error_answer(attempt, conn, head) end
 
   local content_type = head.headers["content-type"] or ""
   if stream and find(content_type, "event-stream", 1, true) or (stream and not find(content_type, "json", 1, true)) then
+    watch_rate_limit_headers(attempt, head.headers)
     return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report, keep = keep })
   end
   return json_answer(attempt, conn, head)

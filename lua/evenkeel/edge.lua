@@ -409,6 +409,7 @@ function M.escalate()
       end
       req.tried = {}
       req.passes = req.passes + 1
+      gathered_for = nil
       return
     elseif action == "queue" then
       local inst, why = queue.wait(req, wait_s, function() return (choose(req, now())) end)
