@@ -41,15 +41,21 @@ function M.weighted(candidates, n, rng)
   return n
 end
 
+-- Added to the cost of who comes back slowly and sits this pick out: only those of weight 0 are worse.
+local SITS_OUT = 1e9
+
 --- The least (in-flight + 1) / limit × latency / base_latency; ties at random. The limit is the capacity here, so the weight says
---- only whether an instance takes part (0: no) and how far its slow start has come (`warmth`, 0 < warmth <= 1, nil: warm).
+--- only whether an instance takes part (0: no). In slow start it takes part in the share `warmth` of the picks (0 < warmth <= 1, nil:
+--- warm): as a factor of the cost it would keep an instance from ever being tried while the others have little to do.
 function M.least_load(candidates, n, rng)
   local best, best_cost, ties = 1, nil, 0
   for i = 1, n do
     local c = candidates[i]
     local slowness = c.latency_s / c.base_latency_s
     if slowness < 1 then slowness = 1 end
-    local cost = c.weight > 0 and (c.in_flight + 1) / c.limit * slowness / (c.warmth or 1) or math.huge
+    local cost = c.weight > 0 and (c.in_flight + 1) / c.limit * slowness or math.huge
+    local warmth = c.warmth
+    if warmth and warmth < 1 and rng() >= warmth then cost = cost + SITS_OUT end
     if not best_cost or cost < best_cost then
       best, best_cost, ties = i, cost, 1
     elseif cost == best_cost then
@@ -60,9 +66,20 @@ function M.least_load(candidates, n, rng)
   return best
 end
 
---- Each in turn: the baseline to compare with.
-function M.round_robin(_, n, _, turn)
-  return turn % n + 1
+--- Each in turn, but those of weight 0 only if there are no others: the baseline to compare with.
+function M.round_robin(candidates, n, _, turn)
+  local live = 0
+  for i = 1, n do
+    if candidates[i].weight > 0 then live = live + 1 end
+  end
+  if live == 0 then return turn % n + 1 end
+  local place = turn % live
+  for i = 1, n do
+    if candidates[i].weight > 0 then
+      if place == 0 then return i end
+      place = place - 1
+    end
+  end
 end
 
 return M
