@@ -112,4 +112,15 @@ function fuzz.shuffle(random, list)
   return list
 end
 
+-- `text` in pieces.
+function fuzz.cut(random, text)
+  local pieces, at = {}, 1
+  while at <= #text do
+    local length = random(4) == 1 and random(#text) or random(8)
+    pieces[#pieces + 1] = text:sub(at, at + length - 1)
+    at = at + length
+  end
+  return pieces
+end
+
 return fuzz

@@ -1,0 +1,154 @@
+-- Tells what one event of a chat/completions (or completions) stream says, without decoding it.
+--
+-- Promises: exact, not heuristic: the whole JSON is checked and only the real members count, whatever the text of an answer looks like;
+-- an object that holds a member read here twice is ambiguous and counts as broken; nothing is allocated.
+--
+--   classify(data) -> kind, info
+--     done       [DONE]
+--     broken     not a JSON object; info.words and info.at say why
+--     error      a top-level error that is not empty (null, false, 0, "", {} and [] are, as for OpenAI's own client)
+--     content    a choice says something: content, reasoning, refusal, tool or function calls, audio, or text (completions)
+--     finish     a finish_reason and no content
+--     usage      usage and neither of them
+--     role_only  choices that say nothing yet
+--     other      an object with none of all this, such as a ping
+--   choice(k) -> index, content_s, content_e, reasoning_s, reasoning_e, finish_s, finish_e      the k-th choice, 1 <= k <= info.choices
+--   decode_string(data, s, e) -> the text of a range
+--
+-- info is one table, and with choice() valid until the next classify: use it before yielding. Ranges are as in string.sub, strings with
+-- their quotes; nil: absent, null or of another type.
+--   choices                        how many there are
+--   has_content, has_finish, has_usage, has_tool_calls    over all choices; any of them may come together
+--   id_s/_e created_s/_e model_s/_e usage_s/_e error_s/_e
+--   index, content_s/_e, reasoning_s/_e, finish_s/_e      of the first choice; content is text for completions. An empty finish_reason
+--                                                         is none: some providers send it with every token
+
+local json_text = require("evenkeel.json_text")
+local json_walk = require("evenkeel.json_walk")
+
+local walk, byte, sub, match, tonumber = json_walk.walk, string.byte, string.sub, string.match, tonumber
+
+local ID, CREATED, MODEL, CHOICES, CHOICE, USAGE, ERROR = 2, 3, 4, 5, 6, 7, 8
+local INDEX, FINISH_REASON, DELTA, TEXT, CONTENT, REASONING_CONTENT, REASONING = 9, 10, 11, 12, 13, 14, 15
+local REFUSAL, TOOL_CALLS, FUNCTION_CALL, AUDIO = 16, 17, 18, 19
+local MAX_DEPTH = 128
+local QUOTE, OPEN_BRACE, OPEN_BRACKET, FALSE, NULL, TRUE = 34, 123, 91, 102, 110, 116 -- what a value begins with
+
+local shape = json_walk.shape({
+  id = { ID },
+  created = { CREATED },
+  model = { MODEL },
+  usage = { USAGE },
+  error = { ERROR },
+  choices = { CHOICES, array = { rows = true, { CHOICE, object = {
+    index = { INDEX },
+    finish_reason = { FINISH_REASON },
+    text = { TEXT },
+    delta = { DELTA, object = {
+      content = { CONTENT },
+      reasoning_content = { REASONING_CONTENT },
+      reasoning = { REASONING },
+      refusal = { REFUSAL },
+      tool_calls = { TOOL_CALLS },
+      function_call = { FUNCTION_CALL },
+      audio = { AUDIO },
+    } },
+  } } } },
+})
+local from, to, stride = shape.from, shape.to, shape.fields
+
+local M = { decode_string = json_text.decode_string }
+
+local info = {
+  choices = 0, has_content = false, has_finish = false, has_usage = false, has_tool_calls = false, index = nil,
+  id_s = nil, id_e = nil, created_s = nil, created_e = nil, model_s = nil, model_e = nil, usage_s = nil, usage_e = nil,
+  error_s = nil, error_e = nil, content_s = nil, content_e = nil, reasoning_s = nil, reasoning_e = nil,
+  finish_s = nil, finish_e = nil, words = nil, at = nil,
+}
+local text -- what classify was given last
+
+-- Does a value say anything: neither absent nor null, false, 0, "", [] or {}?
+local function says(slot)
+  local at = from[slot]
+  if at == 0 then return false end
+  local c = byte(text, at)
+  if c == NULL or c == FALSE then return false end
+  if c == QUOTE then return to[slot] > at + 1 end
+  if c == OPEN_BRACE or c == OPEN_BRACKET then
+    at = at + 1
+    while byte(text, at) <= 32 do at = at + 1 end
+    return at < to[slot]
+  end
+  return c == TRUE or tonumber(sub(text, at, to[slot])) ~= 0
+end
+
+local function is_string(slot)
+  return from[slot] ~= 0 and byte(text, from[slot]) == QUOTE
+end
+
+local function string_range(slot)
+  if is_string(slot) then return from[slot], to[slot] end
+end
+
+local function choice(row)
+  local content, reasoning, finish = row + CONTENT, row + REASONING_CONTENT, row + FINISH_REASON
+  if not is_string(content) then content = row + TEXT end
+  if not is_string(reasoning) then reasoning = row + REASONING end
+  local index
+  if from[row + INDEX] > 0 then index = tonumber(sub(text, from[row + INDEX], to[row + INDEX])) end
+  local content_s, content_e = string_range(content)
+  local reasoning_s, reasoning_e = string_range(reasoning)
+  local finish_s, finish_e
+  if says(finish) then finish_s, finish_e = string_range(finish) end
+  return index, content_s, content_e, reasoning_s, reasoning_e, finish_s, finish_e
+end
+
+function M.choice(k)
+  if k > info.choices then return nil end
+  return choice((k - 1) * stride)
+end
+
+local function note_what_it_says(row)
+  if says(row + TOOL_CALLS) then info.has_tool_calls, info.has_content = true, true end
+  if says(row + CONTENT) or says(row + REASONING_CONTENT) or says(row + REASONING) or says(row + TEXT) or says(row + REFUSAL)
+    or says(row + FUNCTION_CALL) or says(row + AUDIO) then
+    info.has_content = true
+  end
+  if says(row + FINISH_REASON) then info.has_finish = true end
+end
+
+function M.classify(data)
+  if byte(data) == OPEN_BRACKET and match(data, "^%[DONE%]%s*$") then return "done", info end
+  local rows, words, at = walk(shape, data, MAX_DEPTH)
+  if not rows then
+    info.words, info.at, info.choices = words, at + 1, 0
+    return "broken", info
+  end
+  text = data
+  info.words, info.at = nil, nil
+  info.choices, info.has_content, info.has_finish, info.has_tool_calls = rows, false, false, false
+  info.id_s, info.id_e = string_range(ID)
+  info.model_s, info.model_e = string_range(MODEL)
+  info.created_s, info.created_e = nil, nil
+  if from[CREATED] > 0 then info.created_s, info.created_e = from[CREATED], to[CREATED] end
+  info.has_usage = from[USAGE] > 0 and byte(data, from[USAGE]) == OPEN_BRACE
+  info.usage_s, info.usage_e = nil, nil
+  if info.has_usage then info.usage_s, info.usage_e = from[USAGE], to[USAGE] end
+  info.index, info.content_s, info.content_e, info.reasoning_s, info.reasoning_e, info.finish_s, info.finish_e = choice(0)
+
+  info.error_s, info.error_e = nil, nil
+  if says(ERROR) then
+    info.error_s, info.error_e = from[ERROR], to[ERROR]
+    return "error", info
+  end
+  note_what_it_says(0)
+  if rows > 1 then
+    for k = 1, rows - 1 do note_what_it_says(k * stride) end
+  end
+  if info.has_content then return "content", info end
+  if info.has_finish then return "finish", info end
+  if info.has_usage then return "usage", info end
+  return rows > 0 and "role_only" or "other", info
+end
+
+return M

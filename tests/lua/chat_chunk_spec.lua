@@ -1,0 +1,246 @@
+local cjson = require("cjson")
+local fuzz = require("support.fuzz")
+local chat_chunk = require("evenkeel.chat_chunk")
+local classify, choice, decode_string = chat_chunk.classify, chat_chunk.choice, chat_chunk.decode_string
+
+cjson.decode_invalid_numbers(false)
+
+local function delta(members, rest)
+  return '{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{' .. members .. "}"
+    .. (rest or ',"finish_reason":null') .. "}]}"
+end
+
+describe("chat_chunk.classify", function()
+  local cases = {
+    { "done", "[DONE]" },
+    { "done", "[DONE] " },
+    { "broken", "" },
+    { "broken", "[DONE" },
+    { "broken", "[]" },
+    { "broken", '"text"' },
+    { "broken", '{"choices":[{"delta":{"content":"cut' },
+    { "broken", '{"choices":[]} {}' },
+    { "broken", '{"choices":[],"choices":[]}' },
+    { "broken", '{"choices":[{"delta":{"content":"a","con\\u0074ent":""}}]}' },
+    { "content", delta('"content":"a"') },
+    { "content", delta('"content":" "') },
+    { "content", delta('"content":"\\ud83d"') }, -- half a pair: its other half comes with the next chunk
+    { "content", delta('"content":null,"reasoning_content":"hm"') },
+    { "content", delta('"content":"","reasoning":"hm"') },
+    { "content", delta('"refusal":"no"') },
+    { "content", delta('"tool_calls":[{"index":0}]') },
+    { "content", delta('"tool_calls":[ {}]') },
+    { "content", delta('"function_call":{"name":"f"}') },
+    { "content", delta('"audio":{"data":"AA"}') },
+    { "content", delta('"content":[{"type":"text","text":"a"}]') },
+    { "content", '{"choices":[{"index":0,"text":"a"}]}' },
+    { "content", delta('"content":"a"', ',"finish_reason":"stop"') },
+    { "content", '{"choices":[{"delta":{}},{"delta":{"content":"b"}}]}' },
+    { "role_only", delta('"role":"assistant","content":""') },
+    { "role_only", delta('"role":"assistant","content":null,"tool_calls":[ ],"function_call":{ },"refusal":null,"audio":null') },
+    { "role_only", delta("") },
+    { "role_only", '{"choices":[{"index":0,"text":"","delta":null}]}' },
+    { "role_only", delta('"content":""', ',"finish_reason":""') },
+    { "role_only", '{"choices":[null,1,"a",[]]}' },
+    { "finish", delta("", ',"finish_reason":"stop"') },
+    { "finish", delta('"content":""', ',"finish_reason":"length"') },
+    { "finish", '{"choices":[{"finish_reason":"stop"}],"usage":{}}' },
+    { "usage", '{"choices":[],"usage":{"total_tokens":1}}' },
+    { "usage", '{"usage":{}}' },
+    { "other", '{"choices":[],"usage":null}' },
+    { "other", '{"type":"ping"}' },
+    { "other", " {} " },
+    { "error", '{"error":{"message":"no"}}' },
+    { "error", '{"error":"no"}' },
+    { "error", '{"choices":[{"delta":{"content":"a"}}],"error":{"code":500}}' },
+    { "content", '{"error":null,"choices":[{"delta":{"content":"a"}}]}' },
+    { "role_only", '{"error":{ },"choices":[{}]}' },
+    { "role_only", '{"error":"","choices":[{}]}' },
+    -- Text that looks like structure, and structure at the wrong place.
+    { "content", delta('"content":"\\"finish_reason\\":\\"stop\\""') },
+    { "content", delta('"content":"{\\"error\\":{\\"message\\":\\"x\\"}}"') },
+    { "content", delta('"content":"[DONE]"') },
+    { "role_only", delta('"role":"\\"content\\":\\"a\\""') },
+    { "role_only", delta('"extra":{"content":"a","finish_reason":"stop"}') },
+    { "other", '{"x":{"error":{"a":1}},"content":"a","finish_reason":"stop","delta":{"content":"a"}}' },
+    { "role_only", '{"choices":[{"message":{"content":"a"}}]}' },
+    { "role_only", '{"choices":[[{"delta":{"content":"a"}}]]}' },
+    { "other", '{"choices":{"delta":{"content":"a"}}}' },
+    { "content", '{"choices":[{"delt\\u0061":{"c\\u006fntent":"a"}}]}' },
+  }
+  for _, case in ipairs(cases) do
+    it(("calls %s %s"):format(case[2], case[1]), function()
+      local kind, info = classify(case[2])
+      assert.equal(case[1], kind)
+      if kind == "broken" then assert.is_string(info.words) end
+    end)
+  end
+
+  it("gives the ranges of what a rewriter needs", function()
+    local data = '{"id":"a","created":12,"model":"m","choices":[{"index":3,"finish_reason":"stop","delta":{"content":"x\\ny"}}],'
+      .. '"usage":{"total_tokens":1}}'
+    local kind, info = classify(data)
+    assert.equal("content", kind)
+    assert.equal('"a"', data:sub(info.id_s, info.id_e))
+    assert.equal("12", data:sub(info.created_s, info.created_e))
+    assert.equal('"m"', data:sub(info.model_s, info.model_e))
+    assert.equal('{"total_tokens":1}', data:sub(info.usage_s, info.usage_e))
+    assert.equal("x\ny", decode_string(data, info.content_s, info.content_e))
+    assert.equal("stop", decode_string(data, info.finish_s, info.finish_e))
+    assert.same({ 3, 1, true, true, false },
+      { info.index, info.choices, info.has_finish, info.has_usage, info.has_tool_calls })
+    assert.is_nil(info.error_s)
+  end)
+
+  it("keeps nothing of the chunk before", function()
+    classify('{"id":"a","created":1,"model":"m","choices":[{"index":1,"delta":{"content":"a","reasoning_content":"b","tool_calls":[1]},'
+      .. '"finish_reason":"stop"}],"usage":{"a":1},"error":{"a":1}}')
+    local kind, info = classify('{"choices":[{}]}')
+    assert.equal("role_only", kind)
+    for name, value in pairs(info) do
+      assert.equal(name == "choices" and 1, value)
+    end
+  end)
+
+  it("gives every choice of a chunk that holds several, and refuses more than 128", function()
+    local data = '{"choices":[{"index":1,"delta":{"content":"one"}},{"delta":{"content":"two"},"index":0},'
+      .. '{"index":2,"finish_reason":"stop"}]}'
+    local _, info = classify(data)
+    assert.equal(3, info.choices)
+    local index, s, e = choice(2)
+    assert.same({ 0, "two" }, { index, decode_string(data, s, e) })
+    local third, third_s, _, _, _, finish_s, finish_e = choice(3)
+    assert.same({ 2, nil, "stop" }, { third, third_s, decode_string(data, finish_s, finish_e) })
+    assert.is_nil(choice(4))
+    local many = ("{},"):rep(127)
+    assert.equal("role_only", (classify('{"choices":[' .. many .. "{}]}")))
+    assert.equal("broken", (classify('{"choices":[' .. many .. "{},{}]}")))
+  end)
+
+  it("decodes every escape, and half a pair as the replacement character", function()
+    local data = delta([["content":"\u00e9\u6df1\ud83d\ude42\"\\\/\b\f\n\r\t\u0041|\ud83d|\ude42|\ud83d\u0041"]])
+    local _, info = classify(data)
+    assert.equal('é深🙂"\\/\b\f\n\r\tA|\239\191\189|\239\191\189|\239\191\189A', decode_string(data, info.content_s, info.content_e))
+    local long = ("\\u6df1\\n"):rep(300000)
+    data = delta('"content":"' .. long .. '"')
+    _, info = classify(data)
+    assert.equal(("深\n"):rep(300000), decode_string(data, info.content_s, info.content_e))
+  end)
+end)
+
+describe("chat_chunk against cjson", function()
+  local function says(value)
+    if value == nil or value == cjson.null or value == false or value == 0 or value == "" then return false end
+    return type(value) ~= "table" or next(value) ~= nil
+  end
+
+  local function object(value)
+    return type(value) == "table" and value or {}
+  end
+
+  -- Reads the decoded chunk as classify should.
+  local function reference(whole)
+    local has_content, has_finish = false, false
+    local choices = object(whole.choices)
+    for _, one in ipairs(choices) do
+      one = object(one)
+      local change = object(one.delta)
+      for _, name in ipairs({ "content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call", "audio" }) do
+        has_content = has_content or says(change[name])
+      end
+      has_content = has_content or says(one.text)
+      has_finish = has_finish or says(one.finish_reason)
+    end
+    local has_usage = type(whole.usage) == "table"
+    local kind = says(whole.error) and "error" or has_content and "content" or has_finish and "finish" or has_usage and "usage"
+    return kind or #choices > 0 and "role_only" or "other", has_content, has_finish
+  end
+
+  local function chunk(random)
+    local function text()
+      return fuzz.json_string(random, fuzz.text(random))
+    end
+    local function one_of(...)
+      return fuzz.pick(random, { ... })
+    end
+    local function some(members)
+      local kept = {}
+      for _, member in ipairs(members) do
+        if random(3) > 1 then kept[#kept + 1] = member end
+      end
+      return fuzz.json_object(random, fuzz.shuffle(random, kept))
+    end
+    local choices = {}
+    for i = 1, fuzz.pick(random, { 0, 1, 1, 1, 1, 1, 2, 5 }) do
+      local change = some({ { "role", '"assistant"' }, { "content", one_of(text(), text(), '""', "null") },
+        { "reasoning_content", one_of('""', "null", text()) }, { "refusal", one_of("null", "null", text()) },
+        { "tool_calls", one_of("null", "[]", "[ ]", '[{"index":0}]') }, { "x" .. fuzz.text(random), fuzz.json_value(random, 2) } })
+      choices[i] = some({ { "index", one_of("0", "1", tostring(i)) }, { "delta", change },
+        { "finish_reason", one_of("null", "null", '"stop"') }, { "logprobs", one_of("null", fuzz.json_value(random, 2)) } })
+    end
+    return some({ { "id", text() }, { "object", '"chat.completion.chunk"' }, { "created", "1735689600" }, { "model", text() },
+      { "choices", fuzz.json_array(random, choices) }, { "usage", one_of("null", "null", '{"total_tokens":3}') },
+      { "error", one_of("null", "null", "null", "{}", "{ }", '{"message":"x"}', '"x"', '""') },
+      { "x" .. fuzz.text(random), fuzz.json_value(random, 3) } })
+  end
+
+  local function range(data, s, e)
+    return s and decode_string(data, s, e)
+  end
+
+  local function string_or_nil(value)
+    if type(value) == "string" then return value end
+  end
+
+  local function compare(data, kind, info)
+    local whole = cjson.decode(data)
+    local wanted, has_content, has_finish = reference(whole)
+    assert.equal(wanted, kind)
+    assert.equal(string_or_nil(whole.id), range(data, info.id_s, info.id_e))
+    assert.equal(string_or_nil(whole.model), range(data, info.model_s, info.model_e))
+    assert.equal(whole.created, tonumber(info.created_s and data:sub(info.created_s, info.created_e) or nil))
+    if kind ~= "error" then assert.same({ has_content, has_finish }, { info.has_content, info.has_finish }) end
+    if info.usage_s then assert.same(whole.usage, cjson.decode(data:sub(info.usage_s, info.usage_e))) end
+    local choices = object(whole.choices)
+    assert.equal(#choices, info.choices)
+    for k, one in ipairs(choices) do
+      one = object(one)
+      local index, content_s, content_e, reasoning_s, reasoning_e, finish_s, finish_e = choice(k)
+      local change = object(one.delta)
+      assert.equal(one.index, index)
+      assert.equal(string_or_nil(change.content) or string_or_nil(one.text), range(data, content_s, content_e))
+      assert.equal(string_or_nil(change.reasoning_content), range(data, reasoning_s, reasoning_e))
+      assert.equal(string_or_nil(one.finish_reason), range(data, finish_s, finish_e))
+    end
+  end
+
+  it("agrees on random chunks", function()
+    fuzz.run(10000, function(random)
+      local data = chunk(random)
+      local kind, info = classify(data)
+      if kind == "broken" then error(("%s at %d: %s"):format(info.words, info.at, data)) end
+      compare(data, kind, info)
+    end)
+  end)
+
+  it("agrees on what is broken", function()
+    local not_cjsons_business = { "UTF-8", "control character", "twice", "a digit", "after the JSON text", "object expected" }
+    fuzz.run(30000, function(random)
+      local data = chunk(random)
+      for _ = 1, random(2) do data = fuzz.mutate(random, data .. " ") end
+      local kind, info = classify(data)
+      local ok, whole = pcall(cjson.decode, data)
+      if kind == "broken" then
+        if not ok then return end
+        for _, other in ipairs(not_cjsons_business) do
+          if info.words:find(other, 1, true) then return end
+        end
+        error(("%s at %d: %s"):format(info.words, info.at, data))
+      elseif not ok then
+        if not data:lower():find("\\ud", 1, true) then error("accepted: " .. data) end -- cjson refuses half a surrogate pair
+      elseif type(whole) == "table" then
+        assert.equal((reference(whole)), kind)
+      end
+    end)
+  end)
+end)
