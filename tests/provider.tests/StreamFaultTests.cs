@@ -45,6 +45,14 @@ public sealed class StreamFaultTests(OneInstance fixture) : IClassFixture<OneIns
     }
 
     [Fact]
+    public async Task A_stall_may_be_dressed_up_with_comments()
+    {
+        var answer = await StreamAsync("stall_after_tokens=2;stall_ms=100;keepalive_ms=20");
+        Assert.Equal(Answer.TextForPrompt("hello", tokens: 2), answer.StreamedText());
+        Assert.EndsWith("}\n\n: keep-alive\n\n", answer.Text[..(answer.Text.IndexOf(':', answer.Text.LastIndexOf('}')) + 14)]);
+    }
+
+    [Fact]
     public async Task The_first_tokens_are_out_while_the_stall_lasts()
     {
         using var client = await ConnectAsync(A);

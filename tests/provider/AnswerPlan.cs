@@ -107,6 +107,8 @@ internal sealed class AnswerPlan
     public int? StallAfterTokens { get; set; }
     public int StallMs { get; set; }
     public Ending StallThen { get; set; }
+    /// <summary>How often a keep-alive comment comes during a stall or a silence; 0 = never.</summary>
+    public int SilenceKeepAliveMs { get; set; }
     public int? BrokenEventAt { get; set; }
     public bool BrokenReplaces { get; set; }
     public string BrokenText { get; set; } = "{\"id\":\"chatcmpl-broken\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"bro";

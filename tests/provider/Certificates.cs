@@ -76,6 +76,7 @@ internal sealed class Certificates : IDisposable
         {
             return request.CreateSelfSigned(from, until);
         }
+        request.CertificateExtensions.Add(X509AuthorityKeyIdentifierExtension.CreateFromCertificate(_authority, true, false));
         using var issued = request.Create(_authority, from, until, RandomNumberGenerator.GetBytes(16));
         return issued.CopyWithPrivateKey(key);
     }

@@ -79,12 +79,13 @@ internal static class FaultCatalogue
             }),
         new("slow_drip", ["tokens_per_second"], "this pace after the first token (1 unless told)",
             (plan, values) => plan.TokensPerSecond = values.Number("tokens_per_second", 1)),
-        new("stall_after_tokens", ["tokens", "stall_ms", "then"], "silence after this many tokens, for stall_ms (30000, or forever), then=close|reset|resume",
+        new("stall_after_tokens", ["tokens", "stall_ms", "then", "keepalive_ms"], "silence after this many tokens, for stall_ms (30000, or forever), then=close|reset|resume; keepalive_ms: with a comment that often (streams)",
             (plan, values) =>
             {
                 plan.StallAfterTokens = values.Int("tokens", 20);
                 plan.StallMs = values.Ms("stall_ms", 30_000);
                 plan.StallThen = values.Ending("then", Ending.Close);
+                plan.SilenceKeepAliveMs = values.Int("keepalive_ms", 0);
             }),
         new("keepalive_comments", ["ms", "every_ms", "text"], "SSE comments for ms before the first token (\": keep-alive\" every 100 ms); JSON calls: blank lines",
             (plan, values) =>
@@ -100,11 +101,12 @@ internal static class FaultCatalogue
                 plan.BlankLinesMs = values.Ms("ms", 1000);
                 plan.BlankLinesEveryMs = Math.Max(1, values.Int("every_ms", 100));
             }),
-        new("role_only_then_silence", ["ms", "then"], "the role chunk, then silence for ms (forever), then=close|reset|resume",
+        new("role_only_then_silence", ["ms", "then", "keepalive_ms"], "the role chunk, then silence for ms (forever), then=close|reset|resume; keepalive_ms as above",
             (plan, values) =>
             {
                 plan.RoleOnlyMs = values.Ms("ms", AnswerPlan.Forever);
                 plan.RoleOnlyThen = values.Ending("then", Ending.Close);
+                plan.SilenceKeepAliveMs = values.Int("keepalive_ms", 0);
             }),
 
         // Cut and damaged answers.

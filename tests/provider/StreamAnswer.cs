@@ -51,7 +51,7 @@ internal sealed class StreamAnswer(Call call)
             await call.EndAsync(Ending.Reset);
             return;
         }
-        await CallAnswer.RepeatAsync(call, _writer, Encoding.UTF8.GetBytes(_plan.KeepAliveText + _plan.LineEnd + _plan.LineEnd), _plan.KeepAliveMs, _plan.KeepAliveEveryMs);
+        await CommentsAsync(_plan.KeepAliveMs, _plan.KeepAliveEveryMs);
         if (_plan.ErrorEventAfterTokens == 0)
         {
             await CallAnswer.DueAsync(call, first);
@@ -62,7 +62,7 @@ internal sealed class StreamAnswer(Call call)
         if (_plan.RoleOnlyMs is { } silence)
         {
             await _writer.FlushAllAsync();
-            await call.DelayAsync(silence);
+            await SilenceAsync(silence);
             if (_plan.RoleOnlyThen != Ending.Resume)
             {
                 await call.EndAsync(_plan.RoleOnlyThen);
@@ -129,7 +129,7 @@ internal sealed class StreamAnswer(Call call)
                 if (_plan.StallAfterTokens == sent)
                 {
                     await _writer.FlushAllAsync();
-                    await call.DelayAsync(_plan.StallMs);
+                    await SilenceAsync(_plan.StallMs);
                     if (_plan.StallThen != Ending.Resume)
                     {
                         await call.EndAsync(_plan.StallThen);
@@ -171,6 +171,12 @@ internal sealed class StreamAnswer(Call call)
         }
         return true;
     }
+
+    private Task SilenceAsync(int ms) =>
+        _plan.SilenceKeepAliveMs > 0 ? CommentsAsync(ms, _plan.SilenceKeepAliveMs) : call.DelayAsync(ms);
+
+    private Task CommentsAsync(int forMs, int everyMs) =>
+        CallAnswer.RepeatAsync(call, _writer, Encoding.UTF8.GetBytes(_plan.KeepAliveText + _plan.LineEnd + _plan.LineEnd), forMs, everyMs);
 
     private async Task CutAsync(int choice, int position)
     {
