@@ -1,0 +1,137 @@
+using Evenkeel.Provider;
+using Xunit;
+
+namespace Evenkeel.EndToEnd.Stacks;
+
+/// <summary>
+/// The stack of all tests that leave it as they found it, with one pool per purpose so that no test sees another's
+/// breakers and latencies. The providers are simulated in this process.
+/// </summary>
+public sealed class SharedStack : IAsyncLifetime
+{
+    /// <summary>What a, b and c can bear, and the limit the gateway has been told.</summary>
+    internal static readonly Dictionary<string, int> Ceilings = new() { ["a"] = 50, ["b"] = 50, ["c"] = 20 };
+
+    /// <summary>The vendors behind one address are told apart by these names only.</summary>
+    internal const string VendorX = "vendor-x.test", VendorY = "vendor-y.test";
+
+    private string _scratch = "";
+    private Stack? _stack;
+    private ProviderSimulator? _providers;
+
+    internal Stack Stack => _stack!;
+    internal Gateway Gateway => Stack.Gateway;
+    internal AdminApi Admin => Stack.Admin;
+    internal ProviderSimulator Providers => _providers!;
+    internal Config Config { get; private set; } = null!;
+
+    /// <summary>The certificate of the authority that the providers' good certificates come from.</summary>
+    internal string CaFile { get; private set; } = "";
+
+    /// <summary>The key an instance demands of its callers.</summary>
+    internal static string KeyOf(string instance) => $"sk-of-{instance}";
+
+    public async Task InitializeAsync()
+    {
+        _scratch = Stack.ScratchDirectory();
+        CaFile = Path.Combine(_scratch, "providers-ca.pem");
+        _providers = await ProviderSimulator.StartAsync(new ProviderOptions
+        {
+            CaFile = CaFile,
+            Instances =
+            [
+                .. Ceilings.Select(ceiling => Simulated(ceiling.Key, s => s with { Ceiling = ceiling.Value, LatencyMs = 300 })),
+                Simulated("lite"),
+                Simulated("plain", s => s with { ApiKey = null, RecordBodies = true }),
+                Simulated("renamed", s => s with { RecordBodies = true }),
+                Simulated("first"), Simulated("second"),
+                Simulated("implied-1"), Simulated("implied-2"),
+                Simulated("gone"),
+                Simulated("idle"),
+                Simulated("slow-1"), Simulated("slow-2"),
+                Simulated("vendors", s => s with { ApiKey = null, Tls = TlsMode.Good, Sni = [VendorX, VendorY] }),
+                Simulated("trusted", s => s with { Tls = TlsMode.Good }),
+                Simulated("expired", s => s with { Tls = TlsMode.Expired }),
+                Simulated("selfsigned", s => s with { Tls = TlsMode.Selfsigned }),
+                Simulated("wrong-name", s => s with { Tls = TlsMode.WrongName }),
+            ],
+        });
+        Config = Describe();
+        _stack = await Stack.StartAsync("shared", Config);
+    }
+
+    public async Task DisposeAsync()
+    {
+        if (_stack is not null)
+        {
+            await _stack.DisposeAsync();
+        }
+        if (_providers is not null)
+        {
+            await _providers.DisposeAsync();
+        }
+        Directory.Delete(_scratch, recursive: true);
+    }
+
+    /// <summary>Calls are short unless a test is about their length; every instance demands a key of its own.</summary>
+    internal static InstanceOptions Simulated(string name, Func<InstanceSettings, InstanceSettings>? settings = null) => new(name)
+    {
+        Settings = (settings ?? (s => s))(new InstanceSettings { LatencyMs = 20, ApiKey = KeyOf(name) }),
+    };
+
+    private Config Describe()
+    {
+        var config = new Config();
+        foreach (var (name, ceiling) in Ceilings)
+        {
+            config.Instance(Providers[name], new { api_key = KeyOf(name), weight = ceiling, max_connections = ceiling, base_latency = "300ms" });
+        }
+        foreach (var name in new[] { "lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "slow-1", "slow-2" })
+        {
+            config.Instance(Providers[name], new { api_key = KeyOf(name), max_connections = 1000 });
+        }
+        config.Instance(Providers["plain"]);
+        config.Instance(Providers["renamed"], new { api_key = KeyOf("renamed"), model = "vendor/DeepSeek-V3:beta" });
+
+        // One listener, two host names: only the TLS name tells these instances apart.
+        var vendors = $"https://127.0.0.1:{Providers["vendors"].Port}/v1";
+        config.Instance("vendor-x", vendors, new { tls = new { ca_file = CaFile, server_name = VendorX } });
+        config.Instance("vendor-y", vendors, new { tls = new { ca_file = CaFile, server_name = VendorY } });
+        foreach (var name in new[] { "trusted", "expired", "selfsigned", "wrong-name" })
+        {
+            config.Instance(Providers[name], new { api_key = KeyOf(name), tls = new { ca_file = CaFile } });
+        }
+        config.Instance("unknown-authority", Providers["trusted"].BaseUrl, new { api_key = KeyOf("trusted") });
+        config.Instance("unverified", Providers["selfsigned"].BaseUrl, new { api_key = KeyOf("selfsigned"), tls = new { verify = false } });
+
+        return config
+            .Pool("spread", [["a", "b", "c"], ["lite"]])
+            .Pool("plain", [["plain"]])
+            .Pool("renamed", [["renamed"]])
+            .Pool("tiers", [["first"], ["second"]], new
+            {
+                tiers = new object[] { new { name = "primary", instances = new[] { "first" } }, new { name = "degraded", instances = new[] { "second" }, model = "small-model" } },
+            })
+            .Pool("implied", [["implied-1", "implied-2"]], new
+            {
+                tiers = new object[] { new { name = "primary", instances = new[] { "implied-1", "implied-2" } } },
+                failover_config = new { fallback = new { degraded_model = "lesser-model" } },
+            })
+            .Pool("gone", [["gone"]])
+            .Pool("idle", [["idle"]])
+            .Pool("slow", [["slow-1", "slow-2"]])
+            .Pool("vendor-x", [["vendor-x"]])
+            .Pool("vendor-y", [["vendor-y"]])
+            .Pool("expired", [["expired", "trusted"]], new { algorithm = "round_robin" })
+            .Pool("selfsigned", [["selfsigned", "trusted"]], new { algorithm = "round_robin" })
+            .Pool("wrong-name", [["wrong-name", "trusted"]], new { algorithm = "round_robin" })
+            .Pool("unknown-authority", [["unknown-authority", "trusted"]], new { algorithm = "round_robin" })
+            .Pool("unverified", [["unverified"]]);
+    }
+}
+
+[CollectionDefinition(Name)]
+public sealed class SharedStackCollection : ICollectionFixture<SharedStack>
+{
+    public const string Name = "2 one stack for all that leave it as they found it";
+}
