@@ -111,7 +111,7 @@ local function report(attempt, outcome, at)
   local cfg, k = inst.breaker, inst.keys
   if outcome == "ok" then
     if attempt.latency_s then live.observe(inst, attempt.call.stream and "stream" or "json", attempt.latency_s, at) end
-    if breaker.success(dict, k.breaker, cfg, at) then
+    if breaker.success(dict, k.breaker, cfg, at, attempt.started) then
       events.add("breaker_closed", inst.name, { outcome = outcome })
       live.touch(inst)
     end
@@ -122,7 +122,7 @@ local function report(attempt, outcome, at)
     if outcome == "timeout_first_token" or outcome == "stalled" then
       live.observe(inst, attempt.call.stream and "stream" or "json", at - attempt.started, at)
     end
-    local opened, why = breaker.failure(dict, k.breaker, cfg, at)
+    local opened, why = breaker.failure(dict, k.breaker, cfg, at, attempt.started)
     if opened then
       events.add("breaker_opened", inst.name, { outcome = outcome, why = why, evidence = attempt.words, request_id = attempt.request_id })
       live.touch(inst)

@@ -2,22 +2,29 @@
 -- in as an argument. FAILOVER.md's rules:
 --   closed     opens on `unhealthy_threshold` consecutive failures, or on `error_rate_threshold` over `sliding_window_s` once the window
 --              holds `min_requests` calls, whichever comes first
---   open       for `recovery_timeout_s`, twice as long after each failed trial (at most MAX_DOUBLINGS times); a probe that turns good may end it
+--   open       for `recovery_timeout_s`, twice as long after each failed trial (at most MAX_DOUBLINGS times); a probe that turns good
+--              may end it
 --   half-open  lets `half_open_max_requests` trials in at a time; `healthy_threshold` successes close it, one failure opens it again
 -- After closing, the instance is warmed up for SLOW_START_S (see `warmth`).
 --
+-- Only fresh evidence counts: what began before the half-open time says how the instance was then, so it neither closes a breaker nor
+-- opens it again, however late it comes home (answers may take an hour). A run of failures is forgotten after a window without one.
+-- Several workers may see the reason for a transition at once; exactly one of them makes it and is told so.
+--
 -- A healthy result on a closed breaker costs one counter increment and writes no state.
 --
--- `store` is a shared dict or anything with get/set/incr/delete of its semantics; `k` holds the instance's keys (see `keys`); `cfg` is
--- the breaker block of the snapshot. The state is derived, never stored: no `until` → closed; now < until → open; else half-open.
+-- `store` is a shared dict or anything with get/set/add/incr/expire/delete of its semantics; `k` holds the instance's keys (see `keys`);
+-- `cfg` is the breaker block of the snapshot. The state is derived, never stored: no `until` → closed; now < until → open; else half-open.
 
-local floor, max = math.floor, math.max
+local floor, max, min = math.floor, math.max, math.min
 
 local M = {}
 
 local BUCKETS = 12            -- parts of the sliding window
 local MAX_DOUBLINGS = 3       -- 30 s → 60 → 120 → 240 s
 local SLOW_START_S = 20
+local LONGEST_CALL_S = 3700   -- how long an old call may still come home
+local TURN_S = 10             -- long enough for all who saw the same reason
 
 M.SLOW_START_S = SLOW_START_S
 
@@ -26,7 +33,7 @@ function M.keys(name)
   local p = "b:" .. name .. ":"
   return {
     until_ = p .. "until", open_s = p .. "open_s", failures = p .. "failures", trial_ok = p .. "trial_ok", closed_at = p .. "closed_at",
-    trials = p .. "trials", calls = p .. "calls:", failed = p .. "failed:",
+    since = p .. "since", turn = p .. "turn:", trials = p .. "trials", calls = p .. "calls:", failed = p .. "failed:",
   }
 end
 
@@ -66,66 +73,79 @@ function M.window(store, k, cfg, now)
   return calls, failed
 end
 
-local function open(store, k, now, open_s)
+-- The one who may end the half-open time that began at `until_`.
+local function my_turn(store, k, until_)
+  return (store:add(k.turn .. until_, true, TURN_S))
+end
+
+local function opened(store, k, open_s)
   store:set(k.open_s, open_s)
-  store:set(k.until_, now + open_s)
   store:delete(k.trial_ok)
   store:delete(k.failures)
   store:delete(k.closed_at)
 end
 
---- A call went well. @return "closed" when this closed the breaker
-function M.success(store, k, cfg, now)
-  local state = M.state(store, k, now)
+--- A call that began at `started` went well. @return "closed" when this closed the breaker
+function M.success(store, k, cfg, now, started)
+  local state, until_ = M.state(store, k, now)
   if state == "closed" then
     count(store, k.calls, cfg, now)
     if store:get(k.failures) then store:delete(k.failures) end
     return nil
   end
-  if state == "open" then return nil end         -- an old call came home; trials decide
-  local good = store:incr(k.trial_ok, 1, 0, 300)
-  if good and good < cfg.healthy_threshold then return nil end
+  if state == "open" or started < until_ then return nil end         -- an old call came home; trials decide
+  local good = store:incr(k.trial_ok, 1, 0)
+  if good and good < cfg.healthy_threshold or not my_turn(store, k, until_) then return nil end
   M.close(store, k, cfg, now)
   return "closed"
 end
 
---- A call failed. @return "opened" when this opened the breaker, and why: "consecutive" | "error_rate" | "trial"
-function M.failure(store, k, cfg, now)
-  local state = M.state(store, k, now)
+--- A call that began at `started` failed.
+--- @return "opened" when this opened the breaker, and why: "consecutive" | "error_rate" | "trial"
+function M.failure(store, k, cfg, now, started)
+  local state, until_ = M.state(store, k, now)
   if state == "open" then return nil end
   if state == "half_open" then
+    if started < until_ or not my_turn(store, k, until_) then return nil end
     local limit = cfg.recovery_timeout_s * 2 ^ MAX_DOUBLINGS
-    local open_s = (store:get(k.open_s) or cfg.recovery_timeout_s) * 2
-    open(store, k, now, open_s > limit and limit or open_s)
+    local open_s = min((store:get(k.open_s) or cfg.recovery_timeout_s) * 2, limit)
+    store:set(k.until_, now + open_s)
+    opened(store, k, open_s)
     return "opened", "trial"
   end
+  if started < (store:get(k.since) or 0) then return nil end
   count(store, k.calls, cfg, now)
   count(store, k.failed, cfg, now)
-  local consecutive = store:incr(k.failures, 1, 0, cfg.sliding_window_s)
+  local why
+  local consecutive = store:incr(k.failures, 1, 0)
+  store:expire(k.failures, cfg.sliding_window_s)
   if consecutive and consecutive >= cfg.unhealthy_threshold then
-    open(store, k, now, cfg.recovery_timeout_s)
-    return "opened", "consecutive"
+    why = "consecutive"
+  else
+    local calls, failed = M.window(store, k, cfg, now)
+    if calls >= cfg.min_requests and failed >= calls * cfg.error_rate_threshold then why = "error_rate" end
   end
-  local calls, failed = M.window(store, k, cfg, now)
-  if calls >= cfg.min_requests and failed >= calls * cfg.error_rate_threshold then
-    open(store, k, now, cfg.recovery_timeout_s)
-    return "opened", "error_rate"
-  end
-  return nil
+  if not why or not store:add(k.until_, now + cfg.recovery_timeout_s) then return nil end
+  opened(store, k, cfg.recovery_timeout_s)
+  return "opened", why
 end
 
---- Close it (trials succeeded, or an operator says so) and forget the past; the instance starts slowly.
+--- Close it (trials succeeded, or an operator says so) and forget the past; an instance that was out starts slowly.
 function M.close(store, k, cfg, now)
-  store:delete(k.until_)
+  local until_ = store:get(k.until_)
+  if until_ then
+    store:set(k.since, min(until_, now), LONGEST_CALL_S)
+    store:set(k.closed_at, now, SLOW_START_S)
+  end
   store:delete(k.open_s)
   store:delete(k.trial_ok)
   store:delete(k.failures)
-  store:set(k.closed_at, now, SLOW_START_S)
   local last = bucket(cfg, now)
   for b = last - BUCKETS + 1, last do
     store:delete(k.calls .. b)
     store:delete(k.failed .. b)
   end
+  store:delete(k.until_)           -- last: until then nobody counts
 end
 
 --- A probe turned good while the breaker is open: go to half-open now. @return true if it was open
