@@ -1,0 +1,55 @@
+using Evenkeel.EndToEnd.Stacks;
+using Evenkeel.Provider;
+using Xunit;
+
+namespace Evenkeel.EndToEnd;
+
+/// <summary>A worker that is killed takes its own connections with it, and nothing else.</summary>
+[Collection(SharedStackCollection.Name)]
+public sealed class WorkerDeathTests(SharedStack shared)
+{
+    [Fact]
+    public async Task After_the_kill_of_a_worker_the_in_flight_counts_are_true_again_within_5_seconds()
+    {
+        var instances = new[] { "slow-1", "slow-2" };
+        foreach (var name in instances)
+        {
+            shared.Providers[name].AddFault("accept_and_hang", match: new FaultMatch(Model: "slow-model"));
+        }
+        // Clients that wait for an answer that never comes, spread over the workers.
+        var waiting = Enumerable.Range(0, 40).Select(_ => shared.Gateway.AskAsync("slow-model")).ToArray();
+        try
+        {
+            await Wait.Until(async () => await CountedAsync() == 40 && Running() == 40, "40 calls run");
+            var victim = shared.Stack.Workers[0];
+            shared.Stack.KillWorker(victim);
+            await Wait.Until(() => Running() < 40, "the killed worker's connections are gone");
+
+            await Wait.Until(async () => await CountedAsync() == Running() && shared.Stack.Workers.Count == 2, "the counts are true again", TimeSpan.FromSeconds(5),
+                async () => $"{await CountedAsync()} counted, {Running()} running, workers {string.Join(' ', shared.Stack.Workers)}");
+            Assert.True(Running() > 0, "both workers lost their connections");
+        }
+        finally
+        {
+            foreach (var name in instances)
+            {
+                shared.Providers[name].ClearFaults();
+                shared.Providers[name].Down();
+                await BackAsync(name);
+            }
+            await Task.WhenAll(waiting);
+        }
+        await Wait.Until(async () => await CountedAsync() == 0, "nothing is counted when nothing runs", TimeSpan.FromSeconds(5));
+        Assert.All(await shared.Gateway.AskManyAsync("slow-model", calls: 40, atATime: 10), answer => Assert.True(answer.Status == 200, answer.ToString()));
+    }
+
+    private int Running() => shared.Providers["slow-1"].Counters.InFlight + shared.Providers["slow-2"].Counters.InFlight;
+
+    private async Task<int> CountedAsync() => await shared.Stack.Node.InFlightAsync("slow-1") + await shared.Stack.Node.InFlightAsync("slow-2");
+
+    private async Task BackAsync(string name)
+    {
+        shared.Providers[name].Up();
+        await shared.Stack.Node.ForgiveAsync(name);
+    }
+}
