@@ -1,4 +1,4 @@
--- Tells what one event of a chat/completions (or completions) stream says, without decoding it.
+-- Tells what one event of a chat/completions (or completions) stream says, or a whole JSON answer, embeddings included, without decoding it.
 --
 -- Promises: exact, not heuristic: the whole JSON is checked and only the real members count, whatever the text of an answer looks like;
 -- an object that holds a member read here twice is ambiguous and counts as broken; nothing is allocated.
@@ -7,7 +7,8 @@
 --     done       [DONE]
 --     broken     not a JSON object; info.words and info.at say why
 --     error      a top-level error that is not empty (null, false, 0, "", {} and [] are, as for OpenAI's own client)
---     content    a choice says something: content, reasoning, refusal, tool or function calls, audio, or text (completions)
+--     content    a choice says something: content, reasoning, refusal, tool or function calls, audio, or text (completions); or there is
+--                data that is not empty (embeddings)
 --     finish     a finish_reason and no content
 --     usage      usage and neither of them
 --     role_only  choices that say nothing yet
@@ -30,29 +31,32 @@ local walk, byte, sub, match, tonumber = json_walk.walk, string.byte, string.sub
 
 local ID, CREATED, MODEL, CHOICES, CHOICE, USAGE, ERROR = 2, 3, 4, 5, 6, 7, 8
 local INDEX, FINISH_REASON, DELTA, TEXT, CONTENT, REASONING_CONTENT, REASONING = 9, 10, 11, 12, 13, 14, 15
-local REFUSAL, TOOL_CALLS, FUNCTION_CALL, AUDIO = 16, 17, 18, 19
+local REFUSAL, TOOL_CALLS, FUNCTION_CALL, AUDIO, MESSAGE, DATA = 16, 17, 18, 19, 20, 21
 local MAX_DEPTH = 128
 local QUOTE, OPEN_BRACE, OPEN_BRACKET, FALSE, NULL, TRUE = 34, 123, 91, 102, 110, 116 -- what a value begins with
 
+local says_something = {
+  content = { CONTENT },
+  reasoning_content = { REASONING_CONTENT },
+  reasoning = { REASONING },
+  refusal = { REFUSAL },
+  tool_calls = { TOOL_CALLS },
+  function_call = { FUNCTION_CALL },
+  audio = { AUDIO },
+}
 local shape = json_walk.shape({
   id = { ID },
   created = { CREATED },
   model = { MODEL },
   usage = { USAGE },
   error = { ERROR },
+  data = { DATA },
   choices = { CHOICES, array = { rows = true, { CHOICE, object = {
     index = { INDEX },
     finish_reason = { FINISH_REASON },
     text = { TEXT },
-    delta = { DELTA, object = {
-      content = { CONTENT },
-      reasoning_content = { REASONING_CONTENT },
-      reasoning = { REASONING },
-      refusal = { REFUSAL },
-      tool_calls = { TOOL_CALLS },
-      function_call = { FUNCTION_CALL },
-      audio = { AUDIO },
-    } },
+    delta = { DELTA, object = says_something },
+    message = { MESSAGE, object = says_something },
   } } } },
 })
 local from, to, stride = shape.from, shape.to, shape.fields
@@ -145,6 +149,7 @@ function M.classify(data)
   if rows > 1 then
     for k = 1, rows - 1 do note_what_it_says(k * stride) end
   end
+  if says(DATA) then info.has_content = true end
   if info.has_content then return "content", info end
   if info.has_finish then return "finish", info end
   if info.has_usage then return "usage", info end

@@ -26,32 +26,17 @@ local RATE_WINDOW_S = 10            -- over which min_tokens_per_second is judge
 
 -- ------------------------------------------------------------------------------------------------------------------ JSON
 
-local function has_text(value) return type(value) == "string" and value ~= "" end
-local function has_items(value) return type(value) == "table" and next(value) ~= nil end
-
-local function choice_says_something(choice)
-  if type(choice) ~= "table" then return false end
-  if has_text(choice.text) then return true end
-  local finish = choice.finish_reason
-  if finish == "length" or finish == "content_filter" then return true end
-  local message = choice.message
-  if type(message) ~= "table" then return false end
-  return has_text(message.content) or has_items(message.content) or has_text(message.reasoning_content) or has_text(message.reasoning)
-    or has_text(message.refusal) or has_items(message.tool_calls) or has_items(message.function_call)
-end
-
 --- Is a JSON answer whole and worth giving to a client?
+--- @param kind "chat" | "completions" | "embeddings", or nil for anything else
 --- @return "ok" | "error" (it holds an error) | "empty" | "broken" (not JSON)
 function M.judge_json(body, kind)
-  local answer = cjson.decode(body)
-  if type(answer) ~= "table" then return "broken" end
-  if answer.error and answer.error ~= cjson.null then return "error" end
-  if kind == "embeddings" then return has_items(answer.data) and "ok" or "empty" end
-  if kind ~= "chat" and kind ~= "completions" then return "ok" end
-  if type(answer.choices) == "table" then
-    for _, choice in ipairs(answer.choices) do
-      if choice_says_something(choice) then return "ok", answer end
-    end
+  local says, info = classify(body)
+  if says == "broken" or says == "error" then return says end
+  if says == "content" or not kind then return "ok" end
+  -- cut off by max_tokens or by a filter before a word was said: that is an answer, too
+  if info.finish_s then
+    local reason = decode_string(body, info.finish_s, info.finish_e)
+    if reason == "length" or reason == "content_filter" then return "ok" end
   end
   return "empty"
 end
