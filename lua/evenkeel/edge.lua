@@ -393,8 +393,8 @@ function M.escalate()
     local n = gather(req, at, look)
     local action, wait_s = escalation.decide {
       eligible = n, line = queue.busy(pool), usable = look.usable, full = look.full, cooling_s = look.cooling_s, open = look.open,
-      last_outcome = req.last_outcome, lone = look.usable == 1, tries_of_last = req.last_instance and req.tried[req.last_instance.name] or 0,
-      retry_after = retry_after ~= nil, waited = req.waited == req.tier, passes = req.passes,
+      last_outcome = req.last_instance and req.last_outcome or nil, retry_after = req.last_instance ~= nil and retry_after ~= nil,
+      waited = req.waited == req.tier, passes = req.passes,
       has_next_tier = req.tier < #pool.tiers, attempts_left = attempts_left(req), stop = req.reason,
       time_left_s = req.deadline and req.deadline - at or nil,
       max_wait_s = (pool.retry.retry_after_max_wait_ms or 3000) / 1000, queue_timeout_s = pool.queue.timeout_ms / 1000,
@@ -404,7 +404,6 @@ function M.escalate()
     if action == "retry" then
       if wait_s > 0 then
         ngx.sleep(wait_s)
-        live.touch(req.last_instance)
         req.waited = req.tier
       end
       req.tried = {}

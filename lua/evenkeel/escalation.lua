@@ -4,6 +4,8 @@ local min = math.min
 
 local M = {}
 
+local LONGEST_PAUSE_S = 1         -- between two tries of an instance that fails at once
+
 -- Worth asking the same route again: it answered, or refused at once. A silent route is not asked again.
 local TRANSIENT = { bad_gateway = true, server_error = true, empty = true, truncated = true }
 
@@ -13,8 +15,8 @@ local TRANSIENT = { bad_gateway = true, server_error = true, empty = true, trunc
 ---   full            instances that are at their limit
 ---   open            instances kept out by their breaker
 ---   cooling_s       the least remaining cooldown, nil if nobody cools down
----   last_outcome    of the last attempt of this request, nil if there was none
----   retry_after     the last answer told when to come back
+---   last_outcome    of the last attempt of this request in this tier, nil if there was none
+---   retry_after     that attempt was told when to come back
 ---   line            others are waiting in this pool's queue already
 ---   waited          this request has waited in this tier already
 ---   passes          passes over this tier so far, this one included
@@ -41,8 +43,8 @@ function M.decide(s)
   -- one transient error of a lone instance: it is asked once more; with no tier behind it, as long as attempts last
   local nobody_open = s.open == 0 and not s.cooling_s
   if TRANSIENT[s.last_outcome] and nobody_open and s.usable > 0 then
-    if s.lone and s.passes == 1 or not s.has_next_tier then
-      local wait = (0.05 + 0.1 * s.jitter) * 2 ^ (s.passes - 1)
+    if s.usable == 1 and s.passes == 1 or not s.has_next_tier then
+      local wait = min((0.05 + 0.1 * s.jitter) * 2 ^ (s.passes - 1), LONGEST_PAUSE_S)
       if wait < time_left then return "retry", wait end
     end
   end
