@@ -35,6 +35,17 @@ local function contains(text, ...)
   return false
 end
 
+-- What the words of an error say, whatever its status. `words` is code and type, `text` the message; lower case.
+local function says_too_long(words, text)
+  return contains(words, "context_length") or contains(text, "context length", "context window", "model token limit")
+end
+local function says_filtered(words)
+  return contains(words, "content_policy", "content_filter", "data_inspection", "moderation")
+end
+local function says_no_money(words)
+  return contains(words, "insufficient_quota", "insufficient_balance", "billing")
+end
+
 --- What a provider's error answer means.
 --- @param status HTTP status, >= 400 (or 200 with an error body)
 --- @param body its body or the part of it that was read
@@ -42,37 +53,36 @@ end
 function M.of_error(status, body)
   local decoded = type(body) == "string" and cjson.decode(body)
   local err = type(decoded) == "table" and decoded.error or nil
+  if type(err) == "string" then err = { message = err } end
   if type(err) ~= "table" then err = type(decoded) == "table" and decoded or {} end
-  local code = type(err.code) == "string" and lower(err.code) or ""
-  local kind = type(err.type) == "string" and lower(err.type) or ""
+  local words = (type(err.code) == "string" and lower(err.code) or "") .. " " .. (type(err.type) == "string" and lower(err.type) or "")
   local text = type(err.message) == "string" and lower(err.message) or ""
   if status == 200 then                          -- an error dressed as a success: let its own words say what it is
     local inner = tonumber(err.code) or tonumber(err.status)
     if inner and inner >= 400 and inner < 600 then
       status = inner
-    elseif contains(code .. " " .. kind, "rate_limit", "too_many_requests") then
+    elseif contains(words, "rate_limit", "too_many_requests") then
       status = 429
-    elseif contains(code .. " " .. kind, "insufficient_quota", "insufficient_balance") then
+    elseif says_no_money(words) then
       status = 402
-    elseif contains(code, "context_length") or contains(code, "content_policy", "content_filter") then
+    elseif says_too_long(words, text) or says_filtered(words) then
       status = 400
     else
       return "empty"
     end
   end
-  if status == 429 then
-    -- an empty account answers 429 at some vendors; waiting does not fill it
-    if contains(code .. " " .. kind, "insufficient_quota", "billing", "insufficient_balance") then return "quota" end
-    return "rate_limited"
-  end
+  -- an empty account answers 429 at some vendors; waiting does not fill it
+  if status == 429 then return says_no_money(words) and "quota" or "rate_limited" end
   if status == 529 then return "rate_limited" end
+  -- some vendors refuse what a client says with 403; it says nothing about the key
+  if status == 403 and (says_filtered(words) or contains(text, "moderation", "flagged")) then return "content_filter" end
   if status == 401 or status == 403 then return "auth" end
   if status == 402 then return "quota" end
   if status == 404 then return "server_error" end     -- the pool knows the model, so it is this instance that is set up wrong
   if status == 408 then return "server_error" end
   if status >= 500 then return "server_error" end
-  if contains(code, "context_length") or contains(text, "maximum context length", "context length") then return "context_length" end
-  if contains(code .. " " .. kind, "content_policy", "content_filter", "data_inspection") then return "content_filter" end
+  if says_too_long(words, text) then return "context_length" end
+  if says_filtered(words) then return "content_filter" end
   return "client_error"
 end
 
@@ -98,7 +108,7 @@ end
 
 --- Seconds until a rate-limit window resets: "1s", "6m0s", "250ms", or plain seconds; nil if it says nothing usable.
 function M.reset_s(value)
-  if not value or #value > 32 then return nil end
+  if not value or value == "" or #value > 32 then return nil end
   local plain = tonumber(value)
   if plain then return plain >= 0 and plain < 86400 and plain or nil end
   local sum, rest = 0, value
