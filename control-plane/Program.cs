@@ -3,11 +3,11 @@ using Evenkeel.Auth;
 using Evenkeel.Config;
 using Evenkeel.Database;
 using Evenkeel.Instances;
+using Evenkeel.Nodes;
 using Evenkeel.Pools;
 using Evenkeel.Publishing;
 using Evenkeel.Revisions;
 using Evenkeel.Secrets;
-using Microsoft.Extensions.DependencyInjection.Extensions;
 using Npgsql;
 
 // The control plane: `validate FILE` checks a configuration and ends; without a command it serves the REST API.
@@ -45,7 +45,7 @@ try
     builder.Services.AddScheduler();
     builder.Services.AddSingleton<ConfigStore>();
     builder.Services.AddSingleton<RevisionStore>();
-    builder.Services.TryAddSingleton(_ => Renderer.FromResource());
+    builder.Services.AddPublishing();
 
     builder.Services.ConfigureHttpJsonOptions(json => ConfigJson.Configure(json.SerializerOptions));
     builder.Services.AddProblemDetails();
@@ -70,6 +70,7 @@ try
     app.MapInstances();
     app.MapPools();
     app.MapRevisions();
+    app.MapNodes();
 
     var database = app.Services.GetRequiredService<NpgsqlDataSource>();
     var stopping = app.Lifetime.ApplicationStopping;

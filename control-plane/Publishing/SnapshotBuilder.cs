@@ -89,8 +89,7 @@ public static class SnapshotBuilder
         json.WriteString("name", instance.Name);
         WriteOptional(json, "provider", instance.Provider);
         json.WriteString("scheme", url.Scheme);
-        // An IPv6 address keeps its brackets: both the Host header and the cosocket want them.
-        json.WriteString("host", url.HostNameType == UriHostNameType.IPv6 ? url.Host : url.IdnHost);
+        json.WriteString("host", url.IdnHost);   // an IPv6 address comes without its brackets
         json.WriteNumber("port", url.Port);
         json.WriteString("path", url.AbsolutePath.TrimEnd('/'));
         WriteOptional(json, "api_key", key);

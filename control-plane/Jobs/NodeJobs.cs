@@ -1,0 +1,72 @@
+using Dapper;
+using Evenkeel.Nodes;
+using Evenkeel.Publishing;
+using Npgsql;
+using Quartz;
+
+namespace Evenkeel.Jobs;
+
+/// <summary>
+/// What happens by the clock, each on one control plane at a time. A run that fails is logged and the next one comes by the clock: no job
+/// keeps state that a missed run could hurt.
+/// </summary>
+public static class NodeJobs
+{
+    public static IServiceCollection AddNodeJobs(this IServiceCollection services) => services.AddQuartz(quartz =>
+    {
+        Every<ReconcileJob>(quartz, "reconcile", TimeSpan.FromSeconds(2));
+        Every<NodeLivenessJob>(quartz, "node-liveness", TimeSpan.FromSeconds(5));
+        Every<PruneJob>(quartz, "prune", TimeSpan.FromHours(1));
+    });
+
+    private static void Every<T>(IQuartzBuilder quartz, string name, TimeSpan interval) where T : class, IJob =>
+        quartz.ScheduleJob<T>(
+            trigger => trigger.WithIdentity(name, "nodes").StartNow().WithSimpleSchedule(schedule => schedule.WithInterval(interval).RepeatForever()),
+            job => job.WithIdentity(name, "nodes"));
+}
+
+/// <summary>Resends what a node lacks.</summary>
+[DisallowConcurrentExecution]
+public sealed class ReconcileJob(Publisher publisher) : IJob
+{
+    public async ValueTask Execute(IJobExecutionContext context, CancellationToken cancel = default) => await publisher.ReconcileAsync(cancel);
+}
+
+/// <summary>Says which nodes have gone away, once.</summary>
+[DisallowConcurrentExecution]
+public sealed class NodeLivenessJob(NodeStore nodes, ILogger<NodeLivenessJob> log) : IJob
+{
+    public async ValueTask Execute(IJobExecutionContext context, CancellationToken cancel = default)
+    {
+        foreach (var name in await nodes.GoneAsync(cancel)) PublishingLog.NodeGone(log, name, NodeStore.LiveFor.TotalSeconds);
+    }
+}
+
+/// <summary>Keeps the history bounded: reports per node, nodes that never came back, the newest revisions and what the audit log says of them.</summary>
+[DisallowConcurrentExecution]
+public sealed class PruneJob(NodeStore nodes, NpgsqlDataSource database) : IJob
+{
+    private const int RevisionsKept = 5_000;
+
+    // A row of the audit log goes with the revision that it is about.
+    private const string PruneRevisionsSql = """
+        with last as (select max(number) as number from (select number from revision order by number desc offset @RevisionsKept limit 1) old)
+        delete from audit_log using last where to_revision <= last.number or from_revision <= last.number;
+        with last as (select max(number) as number from (select number from revision order by number desc offset @RevisionsKept limit 1) old)
+        delete from revision using last where revision.number <= last.number;
+        """;
+
+    public async ValueTask Execute(IJobExecutionContext context, CancellationToken cancel = default)
+    {
+        await nodes.PruneAsync(cancel);
+        await PruneRevisionsAsync(database, RevisionsKept, cancel);
+    }
+
+    internal static async Task PruneRevisionsAsync(NpgsqlDataSource database, int RevisionsKept, CancellationToken cancel)
+    {
+        await using var connection = await database.OpenConnectionAsync(cancel);
+        await using var transaction = await connection.BeginTransactionAsync(cancel);
+        await connection.ExecuteAsync(new CommandDefinition(PruneRevisionsSql, new { RevisionsKept }, transaction, cancellationToken: cancel));
+        await transaction.CommitAsync(cancel);
+    }
+}

@@ -1,0 +1,133 @@
+using System.Text;
+using Evenkeel.Auth;
+using Evenkeel.Publishing;
+using Microsoft.AspNetCore.Http.HttpResults;
+using Microsoft.AspNetCore.Mvc;
+using Npgsql;
+
+namespace Evenkeel.Nodes;
+
+/// <summary>
+/// What nginx/agent.sh calls, in plain text and headers: the text that its node should run, by long poll, and what became of it.
+/// The text comes from memory, so that an agent is served while the database is away.
+/// </summary>
+public static class AgentEndpoints
+{
+    private const int WordsMaxBytes = 16 * 1024;
+    private const double WaitMaxS = 30;
+    private static readonly TimeSpan RegisterTimeout = TimeSpan.FromSeconds(2);
+
+    public static RouteGroupBuilder MapAgents(this IEndpointRouteBuilder app)
+    {
+        var group = app.MapGroup("/node/v1/{node}").WithTags("agents").RequireNodeToken().ProducesProblem(StatusCodes.Status401Unauthorized);
+        group.MapGet("/nginx.conf", GetText).WithName("getNodeText")
+            .WithSummary("The nginx.conf that this node should run; 204 when it has it already.")
+            .Produces<string>(StatusCodes.Status200OK, "text/plain")
+            .Produces(StatusCodes.Status204NoContent)
+            .ProducesProblem(StatusCodes.Status400BadRequest)
+            .ProducesProblem(StatusCodes.Status503ServiceUnavailable);
+        group.MapPost("/reports", PostReport).WithName("postNodeReport")
+            .WithSummary("What became of a text, with nginx's own words as the body.")
+            .Accepts<string>("text/plain")
+            .ProducesProblem(StatusCodes.Status400BadRequest)
+            .ProducesProblem(StatusCodes.Status404NotFound);
+        return group;
+    }
+
+    private sealed record TextQuery(
+        string Node,
+        [FromQuery(Name = "admin_listen")] string AdminListen,
+        [FromQuery(Name = "admin_url")] string AdminUrl,
+        [FromQuery(Name = "edge_listen")] string? EdgeListen,
+        string? Workers,
+        string? Have,
+        [FromQuery(Name = "wait_s")] double? WaitS);
+
+    private static async Task<IResult> GetText(
+        [AsParameters] TextQuery query, HttpContext context, DesiredState state, Renderer renderer, NodeStore nodes, Publisher publisher, TimeProvider time, ILogger<Publisher> log)
+    {
+        var cancel = context.RequestAborted;
+        NodeSettings settings;
+        try
+        {
+            settings = new NodeSettings(
+                NginxQuote.Identifier(query.Node),
+                NginxQuote.Listen(query.AdminListen),
+                string.IsNullOrEmpty(query.EdgeListen) ? null : NginxQuote.Listen(query.EdgeListen),
+                string.IsNullOrEmpty(query.Workers) ? null : NginxQuote.Workers(query.Workers));
+        }
+        catch (FormatException refused)
+        {
+            return BadRequest($"node, admin_listen, edge_listen or workers: {refused.Message}");
+        }
+        if (!Uri.TryCreate(query.AdminUrl, UriKind.Absolute, out var adminUrl) || adminUrl.Scheme is not ("http" or "https") || adminUrl.UserInfo.Length > 0 || query.AdminUrl.Length > 512)
+            return BadRequest("admin_url: not an absolute http or https URL");
+
+        await RegisterAsync(new Node { Name = settings.Name, AdminUrl = query.AdminUrl, AdminListen = settings.AdminListen, EdgeListen = settings.EdgeListen, Workers = settings.Workers }, nodes, publisher, log, cancel);
+
+        using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        var wait = TimeSpan.FromSeconds(Math.Clamp(query.WaitS is { } s && double.IsFinite(s) ? s : 0, 0, WaitMaxS));
+        var over = Task.Delay(wait, time, patience.Token);
+        while (true)
+        {
+            var changed = state.Changed;
+            if (state.Current is { } desired && desired.TextFor(settings, renderer) is var text && text.Digest != query.Have)
+            {
+                patience.Cancel();
+                context.Response.Headers["X-Evenkeel-Revision"] = desired.Revision.ToString();
+                context.Response.Headers["X-Evenkeel-Text-Digest"] = text.Digest;
+                return TypedResults.Text(text.Text, "text/plain", Encoding.UTF8);
+            }
+            if (await Task.WhenAny(changed, over) == over)
+            {
+                cancel.ThrowIfCancellationRequested();
+                return state.Current is null
+                    ? TypedResults.Problem(title: "Nothing to run yet", detail: "There is no configuration. Put one to /api/v1/config.", statusCode: StatusCodes.Status503ServiceUnavailable)
+                    : TypedResults.NoContent();
+            }
+        }
+    }
+
+    private static async Task RegisterAsync(Node node, NodeStore nodes, Publisher publisher, ILogger log, CancellationToken cancel)
+    {
+        using var timeout = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        timeout.CancelAfter(RegisterTimeout);
+        try
+        {
+            if (await nodes.SeenAsync(node, timeout.Token))
+            {
+                PublishingLog.NodeSeen(log, node.Name, node.AdminUrl);
+                publisher.Wake();
+            }
+        }
+        catch (Exception away) when (!cancel.IsCancellationRequested && away is NpgsqlException or OperationCanceledException)
+        {
+            PublishingLog.NotRegistered(log, node.Name, away.Message);
+        }
+    }
+
+    private sealed record ReportQuery(
+        string Node,
+        long Revision,
+        [FromQuery(Name = "text_digest")] string TextDigest,
+        string Result,
+        string Stage);
+
+    private static async Task<Results<NoContent, ProblemHttpResult>> PostReport(
+        [AsParameters] ReportQuery query, HttpContext context, NodeStore nodes, Publisher publisher, ILogger<Publisher> log)
+    {
+        if (query.Result is not ("applied" or "refused") || query.Stage is not ("test" or "load" or "start") || query.TextDigest.Length > 64 || query.Revision < 0)
+            return BadRequest("result is applied or refused, stage is test, load or start, text_digest is a sha256");
+        var words = new byte[WordsMaxBytes];
+        var length = await context.Request.Body.ReadAtLeastAsync(words, words.Length, throwOnEndOfStream: false, context.RequestAborted);
+        var report = new NodeReport { Revision = query.Revision, TextDigest = query.TextDigest, Result = query.Result, Stage = query.Stage, Words = Encoding.UTF8.GetString(words, 0, length) };
+        if (!await nodes.ReportAsync(query.Node, report, context.RequestAborted))
+            return TypedResults.Problem(title: "Not found", detail: "There is no such node: it has to ask for its text first.", statusCode: StatusCodes.Status404NotFound);
+        if (report.Result == "refused") PublishingLog.Refused(log, query.Node, report.Revision, report.Stage, report.Words);
+        else PublishingLog.Applied(log, query.Node, report.Revision, report.Stage);
+        publisher.Wake();
+        return TypedResults.NoContent();
+    }
+
+    private static ProblemHttpResult BadRequest(string detail) => TypedResults.Problem(title: "Bad request", detail: detail, statusCode: StatusCodes.Status400BadRequest);
+}

@@ -1,0 +1,101 @@
+using System.Text;
+using Evenkeel.Config;
+using Evenkeel.Publishing;
+using Microsoft.AspNetCore.Http.HttpResults;
+
+namespace Evenkeel.Nodes;
+
+/// <summary>
+/// One node for the operator. Live: heard of within 15 s. Acknowledged: all its workers run the newest revision, text and snapshot.
+/// Revision is the lowest that a worker runs; TextDigest and DesiredTextDigest are what is running and what should. LastRefusal is the
+/// newest one, of whatever revision. Fault is why its admin listener could not be asked or did not take the snapshot.
+/// </summary>
+public sealed record NodeView(
+    string Name, bool Live, bool Acknowledged, long Revision, string? TextDigest, string? DesiredTextDigest, IReadOnlyList<NodeWorker> Workers,
+    DateTime LastSeenAt, string AdminUrl, string? EdgeListen, string? AdminListen, string? Fault, Refusal? LastRefusal);
+
+/// <summary>Stage: test (nginx -t), load (reload), start, push (the snapshot). Words are nginx's own.</summary>
+public sealed record Refusal(long Revision, string Stage, string Words, DateTime At, string TextDigest);
+
+/// <summary>
+/// Where the gateway stands. Acknowledged: there is a live node, and every live one has acknowledged the newest revision. Faults is what
+/// the newest snapshot had to leave out, like an instance whose key cannot be resolved.
+/// </summary>
+public sealed record GatewayStatus(long Revision, bool Acknowledged, IReadOnlyList<NodeView> Nodes, IReadOnlyList<ConfigFault> Faults);
+
+/// <summary>The nodes as the operator sees them.</summary>
+public static class NodeEndpoints
+{
+    public static void MapNodes(this IEndpointRouteBuilder app)
+    {
+        var group = app.MapGroup("/api/v1").WithTags("nodes").ProducesProblem(StatusCodes.Status401Unauthorized);
+        group.MapGet("/status", Status).WithName("getStatus").WithSummary("The newest revision, and whether every live node runs it.");
+        group.MapGet("/nodes", List).WithName("listNodes").WithSummary("The nodes and what they run.");
+        group.MapGet("/nodes/{name}", Get).WithName("getNode").WithSummary("One node.").ProducesProblem(StatusCodes.Status404NotFound);
+        group.MapGet("/nodes/{name}/reports", Reports).WithName("listNodeReports").WithSummary("What became of each text at this node, newest first.")
+            .ProducesProblem(StatusCodes.Status404NotFound);
+        group.MapGet("/nodes/{name}/nginx.conf", Text).WithName("getDesiredText").WithSummary("The nginx.conf that this node should run.")
+            .Produces<string>(StatusCodes.Status200OK, "text/plain")
+            .ProducesProblem(StatusCodes.Status404NotFound)
+            .ProducesProblem(StatusCodes.Status503ServiceUnavailable);
+        app.MapAgents();
+    }
+
+    private static async Task<Ok<GatewayStatus>> Status(NodeViews views, ConfigStore configs, DesiredState state, CancellationToken cancel)
+    {
+        var revision = await configs.RevisionAsync(cancel);
+        var nodes = await views.ListAsync(cancel);
+        var live = nodes.Where(node => node.Live).ToList();
+        var acknowledged = state.Current?.Revision == revision && live.Count > 0 && live.All(node => node.Acknowledged);
+        return TypedResults.Ok(new GatewayStatus(revision, acknowledged, nodes, state.Current?.Snapshot.Faults ?? []));
+    }
+
+    private static async Task<Ok<IReadOnlyList<NodeView>>> List(NodeViews views, CancellationToken cancel) => TypedResults.Ok(await views.ListAsync(cancel));
+
+    private static async Task<Results<Ok<NodeView>, ProblemHttpResult>> Get(string name, NodeViews views, CancellationToken cancel) =>
+        (await views.ListAsync(cancel)).SingleOrDefault(node => node.Name == name) is { } found ? TypedResults.Ok(found) : NoSuch();
+
+    private static async Task<Results<Ok<IReadOnlyList<NodeReport>>, ProblemHttpResult>> Reports(string name, NodeStore nodes, CancellationToken cancel, int limit = 50) =>
+        await nodes.FindAsync(name, cancel) is null ? NoSuch() : TypedResults.Ok(await nodes.ReportsAsync(name, Math.Clamp(limit, 1, 200), cancel));
+
+    private static async Task<IResult> Text(string name, NodeStore nodes, DesiredState state, Renderer renderer, CancellationToken cancel)
+    {
+        if (await nodes.FindAsync(name, cancel) is not { } node) return NoSuch();
+        return state.Current is { } desired
+            ? TypedResults.Text(desired.TextFor(node.Settings, renderer).Text, "text/plain", Encoding.UTF8)
+            : TypedResults.Problem(title: "Nothing to run yet", detail: "There is no configuration.", statusCode: StatusCodes.Status503ServiceUnavailable);
+    }
+
+    private static ProblemHttpResult NoSuch() => TypedResults.Problem(title: "Not found", detail: "There is no such node.", statusCode: StatusCodes.Status404NotFound);
+}
+
+/// <summary>Stored nodes, with their refusals, held against what they should run.</summary>
+public sealed class NodeViews(NodeStore nodes, DesiredState state, Renderer renderer)
+{
+    public async Task<IReadOnlyList<NodeView>> ListAsync(CancellationToken cancel)
+    {
+        var refusals = await nodes.RefusalsAsync(cancel);
+        return [.. (await nodes.ListAsync(cancel)).Select(node => View(node, refusals.GetValueOrDefault(node.Name)))];
+    }
+
+    private NodeView View(Node node, NodeReport? refusal)
+    {
+        var desired = state.Current;
+        var text = desired?.TextFor(node.Settings, renderer).Digest;
+        var active = node.Status?.ActiveWorkers.ToList() ?? [];
+        return new NodeView(
+            node.Name,
+            node.Live,
+            desired is not null && node.Live && node.Status is { } status && status.Runs(desired.Snapshot, text),
+            active.Count == 0 ? 0 : active.Min(worker => worker.Revision),
+            active.Select(worker => worker.TextDigest).Distinct().ToList() is [var only] ? only : null,
+            text,
+            node.Status?.Workers ?? [],
+            node.LastSeenAt,
+            node.AdminUrl,
+            node.EdgeListen,
+            node.AdminListen,
+            node.Fault,
+            refusal is null ? null : new Refusal(refusal.Revision, refusal.Stage, refusal.Words, refusal.At, refusal.TextDigest));
+    }
+}

@@ -1,0 +1,91 @@
+using System.Net;
+using System.Net.Http.Headers;
+using System.Text.Json;
+using Evenkeel.Config;
+using Evenkeel.Nodes;
+
+namespace Evenkeel.Publishing;
+
+/// <summary>What a node says to a snapshot.</summary>
+public abstract record PushResult
+{
+    /// <summary>New to it, or known already.</summary>
+    public sealed record Taken : PushResult;
+
+    /// <summary>It holds a newer revision.</summary>
+    public sealed record Older : PushResult;
+
+    public sealed record Refused(string Words) : PushResult;
+
+    /// <summary>It did not answer, or not as a node does.</summary>
+    public sealed record Failed(string Fault) : PushResult;
+}
+
+/// <summary>Calls to the admin listeners of nodes, with the node token, each bounded in time and size.</summary>
+public sealed class NodeAdmin : IDisposable
+{
+    private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan PushTimeout = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan StatusTimeout = TimeSpan.FromSeconds(2);
+    private const int AnswerMaxBytes = 1024 * 1024;
+
+    private readonly HttpClient http;
+
+    public NodeAdmin(string nodeToken)
+    {
+        http = new HttpClient(new SocketsHttpHandler { ConnectTimeout = ConnectTimeout, UseProxy = false, AllowAutoRedirect = false, PooledConnectionLifetime = TimeSpan.FromMinutes(5) })
+        {
+            MaxResponseContentBufferSize = AnswerMaxBytes,
+            Timeout = Timeout.InfiniteTimeSpan,
+        };
+        http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", nodeToken);
+    }
+
+    public async Task<PushResult> PushAsync(string adminUrl, Snapshot snapshot, CancellationToken cancel)
+    {
+        var content = new ReadOnlyMemoryContent(snapshot.Json) { Headers = { ContentType = new MediaTypeHeaderValue("application/json") } };
+        using var request = new HttpRequestMessage(HttpMethod.Put, adminUrl.TrimEnd('/') + "/snapshot") { Content = content };
+        var (status, body, fault) = await SendAsync(request, PushTimeout, cancel);
+        return status switch
+        {
+            HttpStatusCode.Accepted or HttpStatusCode.NoContent => new PushResult.Taken(),
+            HttpStatusCode.Conflict => new PushResult.Older(),
+            HttpStatusCode.UnprocessableEntity or HttpStatusCode.InsufficientStorage or HttpStatusCode.RequestEntityTooLarge => new PushResult.Refused(body),
+            null => new PushResult.Failed(fault!),
+            _ => new PushResult.Failed($"PUT /snapshot answers {(int)status}"),
+        };
+    }
+
+    /// <summary>The node's status, or why there is none.</summary>
+    public async Task<(NodeStatus? Status, string? Fault)> StatusAsync(string adminUrl, CancellationToken cancel)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Get, adminUrl.TrimEnd('/') + "/status");
+        var (status, body, fault) = await SendAsync(request, StatusTimeout, cancel);
+        if (status != HttpStatusCode.OK) return (null, fault ?? $"GET /status answers {(int)status!}");
+        try
+        {
+            return (JsonSerializer.Deserialize<NodeStatus>(body, ConfigJson.Options), null);
+        }
+        catch (JsonException)
+        {
+            return (null, "GET /status answers with something that is not a status");
+        }
+    }
+
+    public void Dispose() => http.Dispose();
+
+    private async Task<(HttpStatusCode? Status, string Body, string? Fault)> SendAsync(HttpRequestMessage request, TimeSpan timeout, CancellationToken cancel)
+    {
+        using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        bounded.CancelAfter(timeout);
+        try
+        {
+            using var response = await http.SendAsync(request, bounded.Token);
+            return (response.StatusCode, await response.Content.ReadAsStringAsync(bounded.Token), null);
+        }
+        catch (Exception failure) when (!cancel.IsCancellationRequested && failure is HttpRequestException or OperationCanceledException)
+        {
+            return (null, "", failure is HttpRequestException ? $"its admin listener does not answer: {failure.Message}" : $"its admin listener does not answer within {timeout.TotalSeconds} s");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+using System.Threading.Channels;
+using Evenkeel.Nodes;
+using Npgsql;
+
+namespace Evenkeel.Publishing;
+
+/// <summary>
+/// Keeps one node at the desired snapshot. Level-triggered: a wake means "look again", wakes that come while it is busy become one, and
+/// what it looks at is always the newest. One call to the node at a time. What it sees goes to the store; a store that is away is no
+/// reason to stop.
+/// </summary>
+public sealed class NodeLink : IAsyncDisposable
+{
+    // After a push the workers have it within a tick of theirs; this only decides how fresh the stored status is.
+    private static readonly TimeSpan SettleTime = TimeSpan.FromSeconds(1.5);
+    private static readonly TimeSpan SettleStep = TimeSpan.FromMilliseconds(50);
+    private static readonly TimeSpan RetryRefusedAfter = TimeSpan.FromSeconds(60);
+    private static readonly TimeSpan StoreTimeout = TimeSpan.FromSeconds(2);
+
+    private readonly Channel<bool> wakes = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
+    private readonly CancellationTokenSource ending = new();
+    private readonly string name;
+    private readonly DesiredState state;
+    private readonly NodeAdmin admin;
+    private readonly NodeStore nodes;
+    private readonly TimeProvider time;
+    private readonly ILogger log;
+    private readonly Task loop;
+    private volatile string adminUrl;
+
+    private NodeStatus? known;          // what the node last said
+    private Snapshot? running;          // the snapshot last seen on all its workers
+    private Snapshot? refused;
+    private long refusedAt;
+    private string? lastFault;
+
+    public NodeLink(string name, string adminUrl, DesiredState state, NodeAdmin admin, NodeStore nodes, TimeProvider time, ILogger log)
+    {
+        (this.name, this.adminUrl, this.state, this.admin, this.nodes, this.time, this.log) = (name, adminUrl, state, admin, nodes, time, log);
+        loop = Task.Run(RunAsync);
+    }
+
+    public void Wake(string newAdminUrl)
+    {
+        adminUrl = newAdminUrl;
+        wakes.Writer.TryWrite(true);
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await ending.CancelAsync();
+        await loop;
+        ending.Dispose();
+    }
+
+    private async Task RunAsync()
+    {
+        try
+        {
+            while (true)
+            {
+                await wakes.Reader.ReadAsync(ending.Token);
+                try
+                {
+                    await SyncAsync(ending.Token);
+                }
+                catch (Exception failure) when (failure is not OperationCanceledException)
+                {
+                    PublishingLog.Failed(log, failure);
+                }
+            }
+        }
+        catch (OperationCanceledException)
+        {
+        }
+    }
+
+    private async Task SyncAsync(CancellationToken cancel)
+    {
+        var desired = state.Current?.Snapshot;
+        string? fault = null;
+        var began = time.GetTimestamp();
+
+        // A snapshot that it is not known to hold goes out at once; otherwise it is asked first, and gets what it lacks.
+        var pushed = desired is not null && Lacks(known, desired);
+        if (pushed) fault = await PushAsync(desired!, cancel);
+        (known, var silence) = await admin.StatusAsync(adminUrl, cancel);
+        if (!pushed && desired is not null && known is not null && Lacks(known, desired))
+        {
+            pushed = true;
+            fault = await PushAsync(desired, cancel);
+        }
+        if (pushed && fault is null && known is not null)
+        {
+            while (!known.Runs(desired!, null) && time.GetElapsedTime(began) < SettleTime && state.Current?.Snapshot == desired)
+            {
+                await Task.Delay(SettleStep, time, cancel);
+                (known, silence) = await admin.StatusAsync(adminUrl, cancel);
+                if (known is null) break;
+            }
+        }
+
+        if (desired is not null && desired != running && known?.Runs(desired, null) == true)
+        {
+            running = desired;
+            PublishingLog.Runs(log, name, desired.Revision, (long)time.GetElapsedTime(began).TotalMilliseconds);
+        }
+        fault = silence ?? fault;
+        if (fault != lastFault)
+        {
+            if (fault is not null) PublishingLog.NodeFault(log, name, fault);
+            else PublishingLog.NodeAnswers(log, name);
+            lastFault = fault;
+        }
+        await StoreAsync(store => nodes.ObservedAsync(name, known, fault, store), cancel);
+    }
+
+    private bool Lacks(NodeStatus? status, Snapshot desired)
+    {
+        if (refused == desired && time.GetElapsedTime(refusedAt) < RetryRefusedAfter) return false;
+        return status is null || status.Revision != desired.Revision || status.Digest != desired.Digest;
+    }
+
+    private async Task<string?> PushAsync(Snapshot snapshot, CancellationToken cancel)
+    {
+        switch (await admin.PushAsync(adminUrl, snapshot, cancel))
+        {
+            case PushResult.Taken:
+                refused = null;
+                return null;
+            case PushResult.Older:
+                return $"it holds a newer revision than {snapshot.Revision}: was the database put back?";
+            case PushResult.Refused(var words):
+                if (refused != snapshot)
+                {
+                    PublishingLog.Refused(log, name, snapshot.Revision, "push", words);
+                    await StoreAsync(store => nodes.ReportAsync(name, new NodeReport { Revision = snapshot.Revision, TextDigest = "", Result = "refused", Stage = "push", Words = words }, store), cancel);
+                }
+                (refused, refusedAt) = (snapshot, time.GetTimestamp());
+                return $"it refuses the snapshot of revision {snapshot.Revision}";
+            case PushResult.Failed(var fault):
+                return fault;
+            default:
+                throw new InvalidOperationException();
+        }
+    }
+
+    private static async Task StoreAsync(Func<CancellationToken, Task> write, CancellationToken cancel)
+    {
+        using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        bounded.CancelAfter(StoreTimeout);
+        try
+        {
+            await write(bounded.Token);
+        }
+        catch (Exception away) when (!cancel.IsCancellationRequested && away is NpgsqlException or OperationCanceledException)
+        {
+            // The publisher says that the database is away.
+        }
+    }
+}

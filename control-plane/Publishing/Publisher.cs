@@ -1,0 +1,164 @@
+using System.Collections.Concurrent;
+using Evenkeel.Config;
+using Evenkeel.Nodes;
+using Evenkeel.Secrets;
+using Npgsql;
+
+namespace Evenkeel.Publishing;
+
+/// <summary>
+/// Brings every node to the newest revision. A new revision is announced by PostgreSQL (NOTIFY) and pushed at once; what was missed, by
+/// us or by a node, is made up for by <see cref="ReconcileAsync"/>, which a Quartz job calls every 2 s. The desired state and the nodes
+/// stay in memory, so that a node that restarts while the database is away still gets its snapshot: a clock of our own ticks when
+/// Quartz, whose store is that database, does not.
+/// </summary>
+public sealed class Publisher(
+    ConfigStore configs, SecretResolver secrets, NodeStore nodes, NodeAdmin admin, DesiredState state, NpgsqlDataSource database, TimeProvider time, ILogger<Publisher> log)
+    : BackgroundService
+{
+    private static readonly TimeSpan Tick = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan OwnClockAfter = TimeSpan.FromSeconds(4);
+    private static readonly TimeSpan DatabaseTimeout = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan ListenCheck = TimeSpan.FromSeconds(10);
+
+    private readonly ConcurrentDictionary<string, (NodeLink Link, string AdminUrl)> links = new();
+    private readonly SemaphoreSlim refreshing = new(1, 1);
+    private readonly SemaphoreSlim woken = new(0, 1);
+    private long lastReconciled;
+    private bool databaseIsAway;
+
+    /// <summary>Reads the newest revision and the nodes, and lets every node be looked at. Returns before they are.</summary>
+    public async Task ReconcileAsync(CancellationToken cancel)
+    {
+        await refreshing.WaitAsync(cancel);
+        try
+        {
+            Interlocked.Exchange(ref lastReconciled, time.GetTimestamp());
+            await RefreshAsync_NeedsLock(cancel);
+            foreach (var (link, adminUrl) in links.Values) link.Wake(adminUrl);
+        }
+        finally
+        {
+            refreshing.Release();
+        }
+    }
+
+    /// <summary>Something has happened at a node: reconcile now.</summary>
+    public void Wake()
+    {
+        try { woken.Release(); }
+        catch (SemaphoreFullException) { }
+    }
+
+    public override async Task StopAsync(CancellationToken cancel)
+    {
+        await base.StopAsync(cancel);
+        foreach (var (link, _) in links.Values) await link.DisposeAsync();
+    }
+
+    protected override Task ExecuteAsync(CancellationToken stopping) => Task.WhenAll(ListenAsync(stopping), ClockAsync(stopping));
+
+    private async Task ClockAsync(CancellationToken stopping)
+    {
+        while (!stopping.IsCancellationRequested)
+        {
+            try
+            {
+                var called = await woken.WaitAsync(Tick, stopping);
+                if (called || time.GetElapsedTime(Interlocked.Read(ref lastReconciled)) > OwnClockAfter) await ReconcileAsync(stopping);
+            }
+            catch (Exception failure) when (!stopping.IsCancellationRequested)
+            {
+                PublishingLog.Failed(log, failure);
+            }
+            catch (OperationCanceledException)
+            {
+                return;
+            }
+        }
+    }
+
+    private async Task ListenAsync(CancellationToken stopping)
+    {
+        while (!stopping.IsCancellationRequested)
+        {
+            try
+            {
+                await using var connection = await database.OpenConnectionAsync(stopping);
+                connection.Notification += (_, _) => Wake();
+                await using (var listen = new NpgsqlCommand($"listen {ConfigStore.Channel}", connection)) await listen.ExecuteNonQueryAsync(stopping);
+                Wake();   // for what was announced while nobody listened
+                await using var check = new NpgsqlCommand("select 1", connection);
+                while (true)
+                {
+                    if (!await connection.WaitAsync(ListenCheck, stopping)) await check.ExecuteNonQueryAsync(stopping);
+                }
+            }
+            catch (Exception away) when (!stopping.IsCancellationRequested)
+            {
+                if (away is not NpgsqlException) PublishingLog.Failed(log, away);
+                await Task.Delay(Tick, time, stopping).ContinueWith(_ => { }, TaskScheduler.Default);
+            }
+            catch (OperationCanceledException)
+            {
+                return;
+            }
+        }
+    }
+
+    private async Task RefreshAsync_NeedsLock(CancellationToken cancel)
+    {
+        using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        bounded.CancelAfter(DatabaseTimeout);
+        try
+        {
+            await ReadDesiredAsync(bounded.Token);
+            await ReadNodesAsync(bounded.Token);
+            if (databaseIsAway) PublishingLog.DatabaseIsBack(log);
+            databaseIsAway = false;
+        }
+        catch (Exception away) when (!cancel.IsCancellationRequested && away is NpgsqlException or OperationCanceledException)
+        {
+            if (!databaseIsAway) PublishingLog.DatabaseIsAway(log, away.Message);
+            databaseIsAway = true;
+        }
+    }
+
+    private async Task ReadDesiredAsync(CancellationToken cancel)
+    {
+        var current = state.Current;
+        var revision = await configs.RevisionAsync(cancel);
+        if (revision == 0) return;
+
+        // The same revision can come to mean another snapshot: a file may hold another key by now, a missing one may be there.
+        var same = current is not null && current.Revision == revision;
+        if (same && current!.Snapshot.Faults.Count == 0 && !References(current.Document).Any(reference => reference.StartsWith("file:", StringComparison.Ordinal))) return;
+
+        var stored = same ? new StoredConfig(revision, "", current!.Document) : await configs.LoadAsync(cancel);
+        var resolved = await secrets.ResolveAsync([.. References(stored.Document)], cancel);
+        var snapshot = SnapshotBuilder.Build(stored.Document, stored.Revision, reference => resolved[reference]);
+        if (same && snapshot.Digest == current!.Snapshot.Digest) return;
+
+        foreach (var fault in snapshot.Faults) PublishingLog.Left(log, fault.Path, fault.Message);
+        state.Set(new Desired(stored.Document, snapshot));
+        PublishingLog.Desired(log, snapshot.Revision, snapshot.Digest, snapshot.Json.Length);
+    }
+
+    private async Task ReadNodesAsync(CancellationToken cancel)
+    {
+        var found = await nodes.ListAsync(cancel);
+        foreach (var node in found)
+        {
+            links.AddOrUpdate(node.Name,
+                _ => (new NodeLink(node.Name, node.AdminUrl, state, admin, nodes, time, log), node.AdminUrl),
+                (_, entry) => (entry.Link, node.AdminUrl));
+        }
+        foreach (var name in links.Keys.Except(found.Select(node => node.Name)).ToList())
+        {
+            if (links.TryRemove(name, out var entry)) await entry.Link.DisposeAsync();
+        }
+    }
+
+    private static IEnumerable<string> References(ConfigDocument document) =>
+        document.Instances.Select(instance => instance.ApiKey).OfType<string>().Concat(document.Clients.Select(client => client.Key)).Distinct();
+}

@@ -1,0 +1,21 @@
+using Evenkeel.Jobs;
+using Evenkeel.Nodes;
+using Microsoft.Extensions.DependencyInjection.Extensions;
+
+namespace Evenkeel.Publishing;
+
+public static class PublishingSetup
+{
+    /// <summary>Rendering, pushing, the nodes, and their jobs. Goes with <see cref="NodeEndpoints.MapNodes"/>.</summary>
+    public static IServiceCollection AddPublishing(this IServiceCollection services)
+    {
+        services.TryAddSingleton(_ => Renderer.FromResource());
+        services.AddSingleton<DesiredState>();
+        services.AddSingleton<NodeStore>();
+        services.AddSingleton<NodeViews>();
+        services.AddSingleton(provider => new NodeAdmin(EvenkeelOptions.ReadSecretFile(provider.GetRequiredService<EvenkeelOptions>().NodeTokenFile)));
+        services.AddSingleton<Publisher>();
+        services.AddHostedService(provider => provider.GetRequiredService<Publisher>());
+        return services.AddNodeJobs();
+    }
+}
