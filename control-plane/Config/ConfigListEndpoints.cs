@@ -1,5 +1,3 @@
-using System.Text;
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using Microsoft.AspNetCore.Http.HttpResults;
 
@@ -14,8 +12,6 @@ internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<Conf
     where T : class
 {
     private const string MergePatchType = "application/merge-patch+json";
-
-    private static readonly JsonDocumentOptions s_strict = new() { AllowDuplicateProperties = false, MaxDepth = ConfigTree.MaxDepth };
 
     public RouteGroupBuilder Map(IEndpointRouteBuilder app)
     {
@@ -138,14 +134,15 @@ internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<Conf
             return ConfigApi.TooLarge();
         }
 
-        if (Body(bytes, out var fault) is not { } body)
+        var faults = new FaultList();
+        if (Body(bytes, faults) is not { } body)
         {
-            return ConfigApi.Invalid([fault!]);
+            return ConfigApi.Invalid(faults.All());
         }
 
         if (name is not null && body["name"] is { } written && written.ToJsonString() != JsonValue.Create(name).ToJsonString())
         {
-            return ConfigApi.Invalid([new ConfigFault("name", $"is \"{Units.Shown(name)}\" in the address; a {noun} is not renamed")]);
+            return ConfigApi.Invalid([new ConfigFault("name", $"is \"{Units.Shown(name)}\" in the address, and names do not change")]);
         }
 
         var result = await store.ChangeAsync(current =>
@@ -165,25 +162,19 @@ internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<Conf
             : TypedResults.Ok(item);
     }
 
-    private static JsonObject? Body(ReadOnlyMemory<byte> utf8, out ConfigFault? fault)
+    /// <summary>Under the same bounds as a whole configuration: depth, duplicate keys, strings that are text.</summary>
+    private static JsonObject? Body(ReadOnlyMemory<byte> utf8, FaultList faults)
     {
-        fault = null;
-        try
+        switch (ConfigTree.Parse(utf8, ConfigFormat.Json, faults))
         {
-            if (JsonNode.Parse(utf8.Span, documentOptions: s_strict) is JsonObject body)
-            {
-                return body;
-            }
-
-            fault = new ConfigFault("", "expected a JSON object");
+            case MapNode when faults.IsEmpty:
+                return JsonNode.Parse(utf8.Span)!.AsObject();
+            case not null when faults.IsEmpty:
+                faults.Add("", "expected a JSON object");
+                return null;
+            default:
+                return null;
         }
-        catch (Exception e) when (e is JsonException or DecoderFallbackException or InvalidOperationException)
-        {
-            fault = new ConfigFault("", e is JsonException { BytePositionInLine: { } column, LineNumber: { } line }
-                ? $"not JSON, at character {column + 1} of line {line + 1}" : "not JSON, or a key is there twice");
-        }
-
-        return null;
     }
 
     private static void Place(JsonArray items, string name, JsonObject item)

@@ -257,6 +257,8 @@ internal sealed class FaultList
     private readonly HashSet<string> _paths = [];
     private int _left;
 
+    public bool IsEmpty => _faults.Count == 0;
+
     public bool IsFull => _faults.Count >= Most;
 
     public void Add(string path, string message, int? line = null)

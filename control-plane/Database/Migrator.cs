@@ -50,7 +50,7 @@ public static class Migrator
             {
                 if (before != sha256)
                 {
-                    throw new InvalidOperationException($"migration {name} was changed after it had been applied");
+                    throw new SetupException($"migration {name} was changed after it had been applied");
                 }
 
                 continue;
