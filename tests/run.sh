@@ -33,7 +33,7 @@ check() { # NAME COMMAND…: a check that passes or fails as a whole
   if "$@" >"$log" 2>&1; then record 1 0 0; else show_log; record 0 1 0; fi
 }
 
-shell_scripts() { git -c 'safe.directory=*' ls-files -z | xargs -0 awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh/ { print FILENAME }'; }
+shell_scripts() { git -c 'safe.directory=*' ls-files -z | xargs -0 grep -slE '^#!' -- | xargs awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh/ { print FILENAME }'; }
 
 part_lint() {
   check luacheck luacheck --no-color lua tests/lua
