@@ -9,6 +9,9 @@ namespace Evenkeel;
 /// <summary>What the generator cannot know: how durations and shares are written, and who may call what.</summary>
 internal static class OpenApiDocument
 {
+    private static OpenApiParameter Optional(string name, ParameterLocation where, string description) =>
+        new() { Name = name, In = where, Description = description, Schema = new OpenApiSchema { Type = JsonSchemaType.String } };
+
     public static void Configure(OpenApiOptions options)
     {
         options.AddDocumentTransformer((document, _, _) =>
@@ -33,11 +36,31 @@ internal static class OpenApiDocument
                 operation.Security = [new OpenApiSecurityRequirement { [scheme] = [] }];
             }
 
+            if (metadata.OfType<WritesConfig>().Any())
+            {
+                operation.Parameters ??= [];
+                operation.Parameters.Add(Optional("If-Match", ParameterLocation.Header, "The ETag of the last read: refused with 412 when somebody wrote meanwhile."));
+                operation.Parameters.Add(Optional("message", ParameterLocation.Query, "Why; kept with the revision."));
+            }
+
             return Task.CompletedTask;
         });
         options.AddSchemaTransformer((schema, context, _) =>
         {
-            if (context.JsonTypeInfo.Type == typeof(TimeSpan) || context.JsonTypeInfo.Type == typeof(TimeSpan?))
+            var type = context.JsonTypeInfo.Type;
+            if (type.IsEnum)
+            {
+                schema.Type = JsonSchemaType.String;
+            }
+            else if (type == typeof(PoolConfig) && context.JsonPropertyInfo is null)
+            {
+                schema.Required = new HashSet<string> { "models" };   // the name has a default
+            }
+            else if (type == typeof(TierConfig))
+            {
+                schema.Required = new HashSet<string> { "instances" };
+            }
+            else if (context.JsonTypeInfo.Type == typeof(TimeSpan) || context.JsonTypeInfo.Type == typeof(TimeSpan?))
             {
                 schema.Type = JsonSchemaType.String;
                 schema.Format = null;

@@ -11,9 +11,26 @@ namespace Evenkeel.Config;
 /// <param name="Reload">True: nginx.conf differs, so the nodes reload; otherwise the change is pushed only.</param>
 public sealed record ConfigChange(long Revision, bool Changed, bool Reload);
 
+/// <summary>The shape of a refused configuration, for the OpenAPI document.</summary>
+public sealed class ConfigProblem : Microsoft.AspNetCore.Mvc.ProblemDetails
+{
+    public required IReadOnlyList<ConfigFault> Errors { get; init; }
+}
+
+/// <summary>Marks an endpoint that writes configuration: it takes If-Match and a message, and gives an ETag.</summary>
+internal sealed record WritesConfig;
+
 /// <summary>What every endpoint that reads or writes configuration shares: bodies, entity tags, problems.</summary>
 internal static class ConfigApi
 {
+    /// <summary>What a write with a body can answer besides success.</summary>
+    public static RouteHandlerBuilder WritesConfig(this RouteHandlerBuilder endpoint) => endpoint
+        .WithMetadata(new WritesConfig())
+        .ProducesProblem(StatusCodes.Status412PreconditionFailed)
+        .ProducesProblem(StatusCodes.Status413PayloadTooLarge)
+        .ProducesProblem(StatusCodes.Status415UnsupportedMediaType)
+        .Produces<ConfigProblem>(StatusCodes.Status422UnprocessableEntity, "application/problem+json");
+
     public const string JsonType = "application/json";
     public const string YamlType = "application/yaml";
 

@@ -48,7 +48,7 @@ public sealed record InstanceConfig
     public TimeoutsConfig Timeouts { get; init; } = new();
 }
 
-public sealed record PriceConfig(decimal InputPerMillion, decimal OutputPerMillion, decimal? CachedInputPerMillion = null, string Currency = "USD");
+public sealed record PriceConfig(decimal InputPerMillion = 0, decimal OutputPerMillion = 0, decimal? CachedInputPerMillion = null, string Currency = "USD");
 
 public sealed record TlsConfig(bool Verify = true, string? CaFile = null, string? ServerName = null);
 

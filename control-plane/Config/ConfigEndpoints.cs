@@ -20,12 +20,8 @@ public static class ConfigEndpoints
             .ProducesProblem(StatusCodes.Status406NotAcceptable);
         group.MapPut("", Put).WithName("putConfig")
             .WithSummary("Replaces the whole configuration.")
-            .WithDescription("All faults come back at once. If-Match with the ETag of the last read makes sure that nobody else wrote meanwhile. The query parameter message goes into the revision.")
             .Accepts<ConfigDocument>(ConfigApi.JsonType, ConfigApi.YamlType)
-            .ProducesProblem(StatusCodes.Status412PreconditionFailed)
-            .ProducesProblem(StatusCodes.Status413PayloadTooLarge)
-            .ProducesProblem(StatusCodes.Status415UnsupportedMediaType)
-            .ProducesProblem(StatusCodes.Status422UnprocessableEntity);
+            .WritesConfig();
         group.MapPost("/validate", Validate).WithName("validateConfig")
             .WithSummary("Checks a configuration and changes nothing.")
             .Accepts<ConfigDocument>(ConfigApi.JsonType, ConfigApi.YamlType)

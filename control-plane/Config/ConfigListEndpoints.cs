@@ -20,25 +20,21 @@ internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<Conf
         group.MapGet("", List).WithName("list" + title + "s").WithSummary($"All {list}.");
         group.MapGet("/{name}", Get).WithName("get" + title).WithSummary($"One {noun}.")
             .ProducesProblem(StatusCodes.Status404NotFound);
-        Write(group.MapPost("", Post), ConfigApi.JsonType).WithName("add" + title).WithSummary($"Adds a {noun}.".Replace("a i", "an i"))
+        group.MapPost("", Post).WithName("add" + title).WithSummary($"Adds one {noun}.")
+            .Accepts<T>(ConfigApi.JsonType).WritesConfig()
             .ProducesProblem(StatusCodes.Status409Conflict);
-        Write(group.MapPut("/{name}", Put), ConfigApi.JsonType).WithName("put" + title).WithSummary($"Replaces one {noun}, or adds it.");
-        Write(group.MapPatch("/{name}", Patch), MergePatchType, ConfigApi.JsonType).WithName("patch" + title)
-            .WithSummary($"Changes some keys of one {noun} (JSON merge patch).")
+        group.MapPut("/{name}", Put).WithName("put" + title).WithSummary($"Replaces one {noun}, or adds it.")
+            .Accepts<T>(ConfigApi.JsonType).WritesConfig();
+        group.MapPatch("/{name}", Patch).WithName("patch" + title).WithSummary($"Changes some keys of one {noun} (JSON merge patch: null brings the default back).")
+            .Accepts<JsonObject>(MergePatchType, ConfigApi.JsonType).WritesConfig()
             .ProducesProblem(StatusCodes.Status404NotFound);
         group.MapDelete("/{name}", Delete).WithName("delete" + title).WithSummary($"Removes one {noun}.")
+            .WithMetadata(new WritesConfig())
             .ProducesProblem(StatusCodes.Status404NotFound)
             .ProducesProblem(StatusCodes.Status409Conflict)
             .ProducesProblem(StatusCodes.Status412PreconditionFailed);
         return group;
     }
-
-    private static RouteHandlerBuilder Write(RouteHandlerBuilder endpoint, string type, params string[] others) => endpoint
-        .Accepts<T>(type, others)
-        .ProducesProblem(StatusCodes.Status412PreconditionFailed)
-        .ProducesProblem(StatusCodes.Status413PayloadTooLarge)
-        .ProducesProblem(StatusCodes.Status415UnsupportedMediaType)
-        .ProducesProblem(StatusCodes.Status422UnprocessableEntity);
 
     private async Task<Ok<IReadOnlyList<T>>> List(HttpContext context, ConfigStore store)
     {
@@ -59,8 +55,9 @@ internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<Conf
         return TypedResults.Ok(item);
     }
 
-    private Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Post(HttpContext context, ConfigStore store) =>
-        Write(context, store, null, (items, body) =>
+    private async Task<Results<Created<T>, ProblemHttpResult>> Post(HttpContext context, ConfigStore store)
+    {
+        var written = await Write(context, store, null, (items, body) =>
         {
             // A name that is missing or no text is for the reader to refuse.
             var name = body["name"] is JsonValue given && given.TryGetValue<string>(out var text) ? text : "";
@@ -72,16 +69,22 @@ internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<Conf
             items.Add(body);
             return null;
         });
+        return written.Problem is { } problem ? problem : Created(written.Item!);
+    }
 
-    private Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Put(string name, HttpContext context, ConfigStore store) =>
-        Write(context, store, name, (items, body) =>
+    private async Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Put(string name, HttpContext context, ConfigStore store)
+    {
+        var written = await Write(context, store, name, (items, body) =>
         {
             Place(items, name, body);
             return null;
         });
+        return written.Problem is { } problem ? problem : written.IsNew ? Created(written.Item!) : TypedResults.Ok(written.Item!);
+    }
 
-    private Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Patch(string name, HttpContext context, ConfigStore store) =>
-        Write(context, store, name, (items, patch) =>
+    private async Task<Results<Ok<T>, ProblemHttpResult>> Patch(string name, HttpContext context, ConfigStore store)
+    {
+        var written = await Write(context, store, name, (items, patch) =>
         {
             if (IndexOf(items, name) is var index && index < 0)
             {
@@ -91,6 +94,8 @@ internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<Conf
             Place(items, name, MergePatch.Apply(items[index]!.DeepClone(), patch)!.AsObject());
             return null;
         });
+        return written.Problem is { } problem ? problem : TypedResults.Ok(written.Item!);
+    }
 
     private async Task<Results<NoContent, ProblemHttpResult>> Delete(string name, HttpContext context, ConfigStore store)
     {
@@ -120,8 +125,13 @@ internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<Conf
         return TypedResults.NoContent();
     }
 
+    private readonly record struct Written(T? Item, bool IsNew, ProblemHttpResult? Problem)
+    {
+        public static implicit operator Written(ProblemHttpResult problem) => new(null, false, problem);
+    }
+
     // `name` is the one in the address, null when the body has it; `change` changes the list in place, or refuses.
-    private async Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Write(
+    private async Task<Written> Write(
         HttpContext context, ConfigStore store, string? name, Func<JsonArray, JsonObject, Edit?> change)
     {
         if (ConfigApi.FormatOf(context.Request.ContentType) != ConfigFormat.Json)
@@ -157,10 +167,10 @@ internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<Conf
 
         ConfigApi.SetETag(context.Response, saved.Now.Revision);
         var item = name is null ? itemsOf(saved.Now.Document)[^1] : Find(saved.Now, name)!;
-        return Find(saved.Before, nameOf(item)) is null
-            ? TypedResults.Created($"/api/v1/{list}/{nameOf(item)}", item)
-            : TypedResults.Ok(item);
+        return new Written(item, Find(saved.Before, nameOf(item)) is null, null);
     }
+
+    private Created<T> Created(T item) => TypedResults.Created($"/api/v1/{list}/{nameOf(item)}", item);
 
     /// <summary>Under the same bounds as a whole configuration: depth, duplicate keys, strings that are text.</summary>
     private static JsonObject? Body(ReadOnlyMemory<byte> utf8, FaultList faults)

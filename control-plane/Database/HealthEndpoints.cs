@@ -11,8 +11,10 @@ public static class HealthEndpoints
     public static void MapHealth(this IEndpointRouteBuilder app)
     {
         var group = app.MapGroup("").AllowAnonymous().WithTags("health");
-        group.MapGet("/healthz", () => TypedResults.Text("ok\n")).WithName("healthz").WithSummary("The process is up.");
+        group.MapGet("/healthz", () => TypedResults.Text("ok\n")).WithName("healthz").WithSummary("The process is up.")
+            .Produces<string>(StatusCodes.Status200OK, "text/plain");
         group.MapGet("/readyz", Ready).WithName("readyz").WithSummary("Database, migrations and scheduler work.")
+            .Produces<string>(StatusCodes.Status200OK, "text/plain")
             .ProducesProblem(StatusCodes.Status503ServiceUnavailable);
     }
 

@@ -22,9 +22,10 @@ public static class RevisionEndpoints
             .ProducesProblem(StatusCodes.Status404NotFound);
         group.MapPost("/{number:long}/rollback", Rollback).WithName("rollBack")
             .WithSummary("Brings an old configuration into force again, as a new revision.")
+            .WithMetadata(new WritesConfig())
             .ProducesProblem(StatusCodes.Status404NotFound)
             .ProducesProblem(StatusCodes.Status412PreconditionFailed)
-            .ProducesProblem(StatusCodes.Status422UnprocessableEntity);
+            .Produces<ConfigProblem>(StatusCodes.Status422UnprocessableEntity, "application/problem+json");
         return group;
     }
 
