@@ -39,8 +39,8 @@ public static class AgentEndpoints
         [FromQuery(Name = "admin_listen")] string AdminListen,
         [FromQuery(Name = "admin_url")] string AdminUrl,
         [FromQuery(Name = "edge_listen")] string? EdgeListen,
-        string? Workers,
-        string? Have,
+        [FromQuery(Name = "workers")] string? Workers,
+        [FromQuery(Name = "have")] string? Have,
         [FromQuery(Name = "wait_s")] double? WaitS);
 
     private static async Task<IResult> GetText(
@@ -108,10 +108,10 @@ public static class AgentEndpoints
 
     private sealed record ReportQuery(
         string Node,
-        long Revision,
+        [FromQuery(Name = "revision")] long Revision,
         [FromQuery(Name = "text_digest")] string TextDigest,
-        string Result,
-        string Stage);
+        [FromQuery(Name = "result")] string Result,
+        [FromQuery(Name = "stage")] string Stage);
 
     private static async Task<Results<NoContent, ProblemHttpResult>> PostReport(
         [AsParameters] ReportQuery query, HttpContext context, NodeStore nodes, Publisher publisher, ILogger<Publisher> log)

@@ -5,14 +5,31 @@ using Microsoft.AspNetCore.Http.HttpResults;
 
 namespace Evenkeel.Nodes;
 
-/// <summary>
-/// One node for the operator. Live: heard of within 15 s. Acknowledged: all its workers run the newest revision, text and snapshot.
-/// Revision is the lowest that a worker runs; TextDigest and DesiredTextDigest are what is running and what should. LastRefusal is the
-/// newest one, of whatever revision. Fault is why its admin listener could not be asked or did not take the snapshot.
-/// </summary>
-public sealed record NodeView(
-    string Name, bool Live, bool Acknowledged, long Revision, string? TextDigest, string? DesiredTextDigest, IReadOnlyList<NodeWorker> Workers,
-    DateTime LastSeenAt, string AdminUrl, string? EdgeListen, string? AdminListen, string? Fault, Refusal? LastRefusal);
+/// <summary>One node for the operator. What is unknown is left out.</summary>
+public sealed record NodeView
+{
+    public required string Name { get; init; }
+    /// <summary>Heard of within 15 s.</summary>
+    public required bool Live { get; init; }
+    /// <summary>All its workers run the newest revision, text and snapshot.</summary>
+    public required bool Acknowledged { get; init; }
+    /// <summary>The lowest that a worker runs; 0: none.</summary>
+    public required long Revision { get; init; }
+    /// <summary>Of the text that its workers run; absent while they differ.</summary>
+    public string? TextDigest { get; init; }
+    /// <summary>Of the text that they should run.</summary>
+    public string? DesiredTextDigest { get; init; }
+    /// <summary>Those that drain after a reload are among them, silent for longer than a second.</summary>
+    public required IReadOnlyList<NodeWorker> Workers { get; init; }
+    public required DateTime LastSeenAt { get; init; }
+    public required string AdminUrl { get; init; }
+    public string? EdgeListen { get; init; }
+    public string? AdminListen { get; init; }
+    /// <summary>Why its admin listener could not be asked, or did not take the snapshot.</summary>
+    public string? Fault { get; init; }
+    /// <summary>The newest one, of whatever revision.</summary>
+    public Refusal? LastRefusal { get; init; }
+}
 
 /// <summary>Stage: test (nginx -t), load (reload), start, push (the snapshot). Words are nginx's own.</summary>
 public sealed record Refusal(long Revision, string Stage, string Words, DateTime At, string TextDigest);
@@ -83,19 +100,21 @@ public sealed class NodeViews(NodeStore nodes, DesiredState state, Renderer rend
         var desired = state.Current;
         var text = desired?.TextFor(node.Settings, renderer).Digest;
         var active = node.Status?.ActiveWorkers.ToList() ?? [];
-        return new NodeView(
-            node.Name,
-            node.Live,
-            desired is not null && node.Live && node.Status is { } status && status.Runs(desired.Snapshot, text),
-            active.Count == 0 ? 0 : active.Min(worker => worker.Revision),
-            active.Select(worker => worker.TextDigest).Distinct().ToList() is [var only] ? only : null,
-            text,
-            node.Status?.Workers ?? [],
-            node.LastSeenAt,
-            node.AdminUrl,
-            node.EdgeListen,
-            node.AdminListen,
-            node.Fault,
-            refusal is null ? null : new Refusal(refusal.Revision, refusal.Stage, refusal.Words, refusal.At, refusal.TextDigest));
+        return new NodeView
+        {
+            Name = node.Name,
+            Live = node.Live,
+            Acknowledged = desired is not null && node.Live && node.Status is { } status && status.Runs(desired.Snapshot, text),
+            Revision = active.Count == 0 ? 0 : active.Min(worker => worker.Revision),
+            TextDigest = active.Select(worker => worker.TextDigest).Distinct().ToList() is [var only] ? only : null,
+            DesiredTextDigest = text,
+            Workers = node.Status?.Workers ?? [],
+            LastSeenAt = node.LastSeenAt,
+            AdminUrl = node.AdminUrl,
+            EdgeListen = node.EdgeListen,
+            AdminListen = node.AdminListen,
+            Fault = node.Fault,
+            LastRefusal = refusal is null ? null : new Refusal(refusal.Revision, refusal.Stage, refusal.Words, refusal.At, refusal.TextDigest),
+        };
     }
 }
