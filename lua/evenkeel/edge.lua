@@ -377,7 +377,7 @@ end
 function M.escalate()
   local var = ngx.var
   local req = records[tonumber(var.ek_ref)]
-  if not req then return ngx.exec("@refused") end
+  if not req then return ngx.exec("/refused") end
   ngx.ctx.ek = req
   if req.held then
     settle(req, req.passed and (var.upstream_http_x_ek_outcome or "bad_gateway") or "saturated")
@@ -448,7 +448,8 @@ end
 
 --- Errors that nginx itself raised, in OpenAI's shape.
 local REFUSED = {
-  [400] = { "bad_request", "The request is not valid HTTP." },
+  [400] = { "bad_request", "The request is not valid HTTP, or its headers are too large." },
+  [404] = { "unknown_url", "There is nothing here." },
   [405] = { "method_not_allowed", "This method is not allowed here." },
   [408] = { "request_timeout", "The request did not arrive in time." },
   [411] = { "length_required", "A Content-Length is needed." },

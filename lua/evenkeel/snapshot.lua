@@ -44,7 +44,7 @@ local function check(doc)
       if inst.scheme ~= "http" and inst.scheme ~= "https" then fault(where .. ".scheme", "http or https") end
       if type(inst.host) ~= "string" or inst.host:find("[^%w%.:_%-]") then fault(where .. ".host", "not a host") end
       if type(inst.port) ~= "number" or inst.port < 1 or inst.port > 65535 then fault(where .. ".port", "not a port") end
-      if type(inst.path) ~= "string" or inst.path:find("[^%w%-%._~/%%]") then fault(where .. ".path", "not a path") end
+      if type(inst.path) ~= "string" or inst.path:find("[^%w%-%._~/%%!&()*+,=:@]") then fault(where .. ".path", "not a path") end
       if type(inst.api_key) == "string" and inst.api_key:find("[^\33-\126]") then fault(where .. ".api_key", "holds a control character") end
       for _, key in ipairs { "weight", "max_connections", "base_latency_ms" } do
         if type(inst[key]) ~= "number" or inst[key] < 0 then fault(where .. "." .. key, "a number >= 0 is needed") end
@@ -91,7 +91,10 @@ local function compile_instance(inst)
   local t = inst.timeouts_ms
   inst.connect_s, inst.first_token_s, inst.idle_s, inst.total_s = t.connect / 1000, t.first_token / 1000, t.idle / 1000, t.total / 1000
   local tls = inst.tls or {}
-  inst.tls_name = inst.scheme == "https" and (tls.server_name or inst.host) or nil
+  inst.secure = inst.scheme == "https"
+  -- certificates are checked by DNS name; an address without one can only be reached unverified, and has no SNI
+  local is_address = inst.host:find(":", 1, true) or inst.host:find("^[%d.]+$")
+  inst.tls_name = inst.secure and (tls.server_name or not is_address and inst.host) or nil
   inst.tls_verify = tls.verify ~= false
   local default_port = inst.scheme == "https" and 443 or 80
   local host = inst.host:find(":", 1, true) and "[" .. inst.host .. "]" or inst.host

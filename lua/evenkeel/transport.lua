@@ -27,13 +27,17 @@ local function connect(inst, fresh)
   if inst.door_only then
     ok, why = sock:connect(inst.door, { pool = inst.door, pool_size = KEEP_CONNECTIONS })
   else
-    -- a pool name of its own makes sure that a fresh connection is one
+    -- a pool that nothing is ever given back to (see keep) makes sure that a fresh connection is one
     local pool = fresh and inst.pool_key .. "|fresh" or inst.pool_key
     ok, why = sock:connect(hosts.resolve(inst.host), inst.port, { pool = pool, pool_size = KEEP_CONNECTIONS })
   end
   if not ok then return nil, "connect: " .. why end
   local reused = sock:getreusedtimes() > 0
-  if inst.tls_name and not reused and not inst.door_only then
+  if inst.secure and not reused then
+    if inst.tls_verify and not inst.tls_name then
+      sock:close()
+      return nil, "TLS: no name to verify the certificate by (set tls.server_name)"
+    end
     ok, why = sock:sslhandshake(nil, inst.tls_name, inst.tls_verify)
     if not ok then
       sock:close()
@@ -75,14 +79,14 @@ function M.request(inst, method, path, pieces, length, attempt)
     local head, head_why
     if ok or why == "closed" or why == "broken pipe" then      -- an early answer may be there although the body was refused
       sock:settimeout(remaining_ms(attempt.first_deadline))
-      local conn = { sock = sock, reader = http_reader.new(sock), method = method }
+      local conn = { sock = sock, reader = http_reader.new(sock), once = try == 2 }
       head, head_why = conn.reader:read_head()
       if head then return conn, head end
     end
     sock:close()
     why = head_why or why
-    local untouched = reused and try == 1 and why ~= "timeout" and (head_why == nil or head_why == "closed")
-    if not untouched then
+    local dead = reused and try == 1 and (why == "closed" or why == "broken pipe" or why == "connection reset by peer")
+    if not dead then
       if why == "timeout" then return nil, nil, "timeout_first_token", "no answer within the first-token budget" end
       return nil, nil, "bad_gateway", tostring(why)
     end
@@ -131,7 +135,7 @@ end
 function M.keep(conn)
   if conn.gone then return end
   conn.gone = true
-  if conn.reader:reusable() then
+  if not conn.once and conn.reader:reusable() then
     conn.sock:setkeepalive(KEEP_S * 1000)
   else
     conn.sock:close()
