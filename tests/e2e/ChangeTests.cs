@@ -60,7 +60,7 @@ public sealed class ChangeTests(SharedStack shared)
             await AssertWholeAsync(streams);
 
             // The node reloads only when the last reload's old workers are gone.
-            await shared.Admin.SetFirstTierAsync("slow", "slow-1", "slow-2");
+            await shared.Admin.AcknowledgedAsync(await shared.Admin.SetFirstTierAsync("slow", "slow-1", "slow-2"));
             streams = await StartStreamsAsync();
             await OneReloadAsync(second, async () => await shared.Admin.AcknowledgedAsync(await shared.Admin.RemoveInstanceAsync("added")));
             await AssertWholeAsync(streams);

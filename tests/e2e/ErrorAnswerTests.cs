@@ -1,4 +1,6 @@
+using System.Net;
 using System.Net.Http.Headers;
+using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json.Nodes;
@@ -80,6 +82,30 @@ public sealed class ErrorAnswerTests(SharedStack shared)
         Assert.Equal((body.Length, Convert.ToHexStringLower(SHA256.HashData(body))), (call.BodyBytes, call.BodySha256));
     }
 
+    [Theory]
+    [InlineData("POST /v1/chat/completions HTTP/1.1\r\n\r\n", 400)]
+    [InlineData("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", 400)]
+    [InlineData("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 30000000\r\nExpect: 100-continue\r\n\r\n", 413)]
+    [InlineData("GET /v1/models?LONG HTTP/1.1\r\nHost: x\r\n\r\n", 414)]
+    [InlineData("GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Long: LONG\r\n\r\n", 400)]
+    [InlineData("GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400)]
+    [InlineData("TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", 405)]
+    [InlineData("GARBAGE\r\n\r\n", 400)]
+    public async Task What_is_no_proper_HTTP_is_refused_in_the_same_shape(string request, int status)
+    {
+        using var socket = new TcpClient();
+        await socket.ConnectAsync(IPAddress.Loopback, shared.Stack.Port);
+        var stream = socket.GetStream();
+        await stream.WriteAsync(Encoding.ASCII.GetBytes(request.Replace("LONG", new string('x', 40_000))));
+        socket.Client.Shutdown(SocketShutdown.Send);
+        using var limit = new CancellationTokenSource(Wait.Patience);
+        var text = await new StreamReader(stream, Encoding.ASCII).ReadToEndAsync(limit.Token);
+
+        Assert.StartsWith($"HTTP/1.1 {status} ", text);
+        var error = JsonNode.Parse(text[text.IndexOf("\r\n\r\n", StringComparison.Ordinal)..])!["error"]!;
+        Assert.False(string.IsNullOrEmpty((string?)error["message"]) || string.IsNullOrEmpty((string?)error["code"]), text);
+    }
+
     [Fact]
     public async Task The_providers_own_400_comes_through_unchanged_and_is_not_tried_elsewhere()
     {
@@ -157,7 +183,7 @@ public sealed class ErrorAnswerTests(SharedStack shared)
 
     private sealed class UnknownLength(byte[] body) : HttpContent
     {
-        protected override Task SerializeToStreamAsync(Stream stream, System.Net.TransportContext? context) => stream.WriteAsync(body, 0, body.Length);
+        protected override Task SerializeToStreamAsync(Stream stream, TransportContext? context) => stream.WriteAsync(body, 0, body.Length);
 
         protected override bool TryComputeLength(out long length)
         {

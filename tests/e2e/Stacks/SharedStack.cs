@@ -12,6 +12,9 @@ public sealed class SharedStack : IAsyncLifetime
     /// <summary>What a, b and c can bear, and the limit the gateway has been told.</summary>
     internal static readonly Dictionary<string, int> Ceilings = new() { ["a"] = 50, ["b"] = 50, ["c"] = 20 };
 
+    /// <summary>Three more of a kind, to be killed.</summary>
+    internal static readonly string[] Mortals = ["mortal-1", "mortal-2", "mortal-3"];
+
     /// <summary>The vendors behind one address are told apart by these names only.</summary>
     internal const string VendorX = "vendor-x.test", VendorY = "vendor-y.test";
 
@@ -42,6 +45,7 @@ public sealed class SharedStack : IAsyncLifetime
             [
                 .. Ceilings.Select(ceiling => Simulated(ceiling.Key, s => s with { Ceiling = ceiling.Value, LatencyMs = 300 })),
                 Simulated("lite"),
+                .. Mortals.Select(name => Simulated(name)),
                 Simulated("plain", s => s with { ApiKey = null, RecordBodies = true }),
                 Simulated("renamed", s => s with { RecordBodies = true }),
                 Simulated("first"), Simulated("second"),
@@ -86,7 +90,7 @@ public sealed class SharedStack : IAsyncLifetime
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), weight = ceiling, max_connections = ceiling, base_latency = "300ms" });
         }
-        foreach (var name in new[] { "lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "slow-1", "slow-2" })
+        foreach (var name in (string[])["lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "slow-1", "slow-2", .. Mortals])
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), max_connections = 1000 });
         }
@@ -99,13 +103,14 @@ public sealed class SharedStack : IAsyncLifetime
         config.Instance("vendor-y", vendors, new { tls = new { ca_file = CaFile, server_name = VendorY } });
         foreach (var name in new[] { "trusted", "expired", "selfsigned", "wrong-name" })
         {
-            config.Instance(Providers[name], new { api_key = KeyOf(name), tls = new { ca_file = CaFile } });
+            config.Instance(name, ByName(name), new { api_key = KeyOf(name), tls = new { ca_file = CaFile } });
         }
-        config.Instance("unknown-authority", Providers["trusted"].BaseUrl, new { api_key = KeyOf("trusted") });
-        config.Instance("unverified", Providers["selfsigned"].BaseUrl, new { api_key = KeyOf("selfsigned"), tls = new { verify = false } });
+        config.Instance("unknown-authority", ByName("trusted"), new { api_key = KeyOf("trusted") });
+        config.Instance("unverified", ByName("selfsigned"), new { api_key = KeyOf("selfsigned"), tls = new { verify = false } });
 
         return config
             .Pool("spread", [["a", "b", "c"], ["lite"]])
+            .Pool("mortal", [Mortals])
             .Pool("plain", [["plain"]])
             .Pool("renamed", [["renamed"]])
             .Pool("tiers", [["first"], ["second"]], new
@@ -127,6 +132,9 @@ public sealed class SharedStack : IAsyncLifetime
             .Pool("wrong-name", [["wrong-name", "trusted"]], new { algorithm = "round_robin" })
             .Pool("unknown-authority", [["unknown-authority", "trusted"]], new { algorithm = "round_robin" })
             .Pool("unverified", [["unverified"]]);
+
+        // A certificate is for a name.
+        string ByName(string instance) => $"https://localhost:{Providers[instance].Port}/v1";
     }
 }
 
