@@ -1,4 +1,4 @@
--- Tells what one event of a chat/completions (or completions) stream says, or a whole JSON answer, embeddings included, without decoding it.
+-- Tells what one event of a chat/completions (or completions) stream says, or a whole JSON answer (embeddings, too), without decoding it.
 --
 -- Promises: exact, not heuristic: the whole JSON is checked and only the real members count, whatever the text of an answer looks like;
 -- an object that holds a member read here twice is ambiguous and counts as broken; nothing is allocated.
@@ -32,18 +32,22 @@ local walk, byte, sub, match, tonumber = json_walk.walk, string.byte, string.sub
 local ID, CREATED, MODEL, CHOICES, CHOICE, USAGE, ERROR = 2, 3, 4, 5, 6, 7, 8
 local INDEX, FINISH_REASON, DELTA, TEXT, CONTENT, REASONING_CONTENT, REASONING = 9, 10, 11, 12, 13, 14, 15
 local REFUSAL, TOOL_CALLS, FUNCTION_CALL, AUDIO, MESSAGE, DATA = 16, 17, 18, 19, 20, 21
+local OF_MESSAGE = 10 -- CONTENT + OF_MESSAGE is the content of a message, CONTENT of a delta
 local MAX_DEPTH = 128
 local QUOTE, OPEN_BRACE, OPEN_BRACKET, FALSE, NULL, TRUE = 34, 123, 91, 102, 110, 116 -- what a value begins with
 
-local says_something = {
-  content = { CONTENT },
-  reasoning_content = { REASONING_CONTENT },
-  reasoning = { REASONING },
-  refusal = { REFUSAL },
-  tool_calls = { TOOL_CALLS },
-  function_call = { FUNCTION_CALL },
-  audio = { AUDIO },
-}
+local function what_is_said(offset)
+  return {
+    content = { CONTENT + offset },
+    reasoning_content = { REASONING_CONTENT + offset },
+    reasoning = { REASONING + offset },
+    refusal = { REFUSAL + offset },
+    tool_calls = { TOOL_CALLS + offset },
+    function_call = { FUNCTION_CALL + offset },
+    audio = { AUDIO + offset },
+  }
+end
+
 local shape = json_walk.shape({
   id = { ID },
   created = { CREATED },
@@ -55,8 +59,8 @@ local shape = json_walk.shape({
     index = { INDEX },
     finish_reason = { FINISH_REASON },
     text = { TEXT },
-    delta = { DELTA, object = says_something },
-    message = { MESSAGE, object = says_something },
+    delta = { DELTA, object = what_is_said(0) },
+    message = { MESSAGE, object = what_is_said(OF_MESSAGE) },
   } } } },
 })
 local from, to, stride = shape.from, shape.to, shape.fields
@@ -96,8 +100,10 @@ end
 
 local function choice(row)
   local content, reasoning, finish = row + CONTENT, row + REASONING_CONTENT, row + FINISH_REASON
-  if not is_string(content) then content = row + TEXT end
+  if not is_string(content) then content = from[row + TEXT] > 0 and row + TEXT or content + OF_MESSAGE end
   if not is_string(reasoning) then reasoning = row + REASONING end
+  if not is_string(reasoning) then reasoning = row + REASONING_CONTENT + OF_MESSAGE end
+  if not is_string(reasoning) then reasoning = row + REASONING + OF_MESSAGE end
   local index
   if from[row + INDEX] > 0 then index = tonumber(sub(text, from[row + INDEX], to[row + INDEX])) end
   local content_s, content_e = string_range(content)
@@ -112,12 +118,18 @@ function M.choice(k)
   return choice((k - 1) * stride)
 end
 
-local function note_what_it_says(row)
+local function note_what_is_said(row)
   if says(row + TOOL_CALLS) then info.has_tool_calls, info.has_content = true, true end
-  if says(row + CONTENT) or says(row + REASONING_CONTENT) or says(row + REASONING) or says(row + TEXT) or says(row + REFUSAL)
+  if says(row + CONTENT) or says(row + REASONING_CONTENT) or says(row + REASONING) or says(row + REFUSAL)
     or says(row + FUNCTION_CALL) or says(row + AUDIO) then
     info.has_content = true
   end
+end
+
+local function note_choice(row)
+  note_what_is_said(row)
+  if from[row + MESSAGE] > 0 then note_what_is_said(row + OF_MESSAGE) end
+  if says(row + TEXT) then info.has_content = true end
   if says(row + FINISH_REASON) then info.has_finish = true end
 end
 
@@ -145,9 +157,9 @@ function M.classify(data)
     info.error_s, info.error_e = from[ERROR], to[ERROR]
     return "error", info
   end
-  note_what_it_says(0)
+  note_choice(0)
   if rows > 1 then
-    for k = 1, rows - 1 do note_what_it_says(k * stride) end
+    for k = 1, rows - 1 do note_choice(k * stride) end
   end
   if says(DATA) then info.has_content = true end
   if info.has_content then return "content", info end

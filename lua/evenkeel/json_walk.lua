@@ -1,8 +1,9 @@
 -- Walks a JSON text once, checks all of it, and notes where the few values stand that a shape asks for.
 --
 -- Promises: the whole RFC 8259 grammar, UTF-8 and the depth are checked; nothing is allocated per value; no recursion.
--- The walk is one flat loop over a state, and text in strings is tested eight bytes at a time, because that is what a tracing JIT
--- compiles to machine code whole: a loop inside the loop would end its traces.
+-- The walk is one flat loop over a state, a few bytes or one token a turn, because that is what a tracing JIT compiles whole: a loop
+-- inside it would end its traces, and long branches would multiply them (LuaJIT allows 100 a loop, and mixed traffic must fit). Text in
+-- strings is tested eight bytes at a time.
 --
 --   shape(tree) -> shape           what to look for, see below; made once, when a module loads
 --   walk(shape, text, depth) -> rows | nil, words, offset (0-based)
@@ -165,6 +166,16 @@ local function skip_units(p, i, n) -- \uXXXX, but for surrogates
   return i
 end
 
+-- Compile these loops now: first met inside a walk, they would be unrolled into its traces, a few turns each time.
+do
+  local plain, wides, units = ("a"):rep(256), ("深"):rep(64), ("\\u6df1"):rep(64)
+  for _ = 1, 100 do
+    skip_plain_words(cast(bytes_t, plain), 0, #plain)
+    skip_wide(cast(bytes_t, wides), 0)
+    skip_units(cast(bytes_t, units), 0, #units)
+  end
+end
+
 -- The grammar of a number as a table: state * 256 + byte -> state, 0: the number ends before this byte.
 local NUMBER_ENDS_WELL = { [2] = true, [3] = true, [5] = true, [8] = true }
 local number_step, may_end = ffi.new("uint8_t[?]", 9 * 256), ffi.new("uint8_t[9]")
@@ -189,6 +200,9 @@ do
   for state in pairs(NUMBER_ENDS_WELL) do may_end[state] = 1 end
 end
 
+local one_space = ffi.new("uint8_t[256]") -- skips the space that many put after , and : without a branch
+one_space[32] = 1
+
 local VALUE, KEY, KEY_END, COLON, TEXT, AFTER, NUMBER = 1, 2, 3, 4, 5, 6, 7
 
 local function expected(what, i, n)
@@ -210,166 +224,10 @@ function M.walk(shape, text, max_depth)
   shape.lone_surrogate = 0
 
   while true do
-    if state == TEXT then
-      local c = 32
-      if i + 8 <= n then
-        local plain = plain_bytes(p, i)
-        i = i + plain
-        if plain < 8 then
-          c = p[i]
-        elseif i + 40 <= n and bor(hits_in(p, i), hits_in(p, i + 8), hits_in(p, i + 16), hits_in(p, i + 24)) == 0ULL then
-          i = skip_plain_words(p, i + 32, n)
-        end
-      else
-        c = p[i]
-        if c >= 32 and c < 128 and c ~= 34 and c ~= 92 then
-          i = i + 1
-          c = 32
-        end
-      end
-      if c == 34 then
-        if key_from >= 0 then
-          state = KEY_END
-        else
-          i = i + 1
-          state = AFTER
-        end
-      elseif c >= 128 then
-        local length = utf8_length(p, i)
-        if length == 0 then return nil, "not UTF-8", i end
-        i = i + length
-        if i + 24 <= n and p[i] >= 0xe1 and p[i + 3] >= 0xe1 and p[i + 6] >= 0xe1 and p[i + 9] >= 0xe1 and p[i + 12] >= 0xe1 then
-          i = skip_wide(p, i)
-        end
-      elseif c == 92 then
-        local length = escape_length(p, i, n)
-        if length <= 0 then
-          if length == 0 then return bad_escape(p, i, n) end
-          shape.lone_surrogate = i + 1
-          length = 6
-        end
-        i = i + length
-        if length == 6 and i + 24 <= n and p[i] == 92 and p[i + 6] == 92 and p[i + 12] == 92 and p[i + 18] == 92 then
-          i = skip_units(p, i, n)
-        end
-      elseif c < 32 then
-        if i >= n then return nil, "the text ends inside a string", n end
-        return nil, "a control character inside a string", i
-      end
-    end
-
-    if state == NUMBER then
-      local next_number = number_step[number * 256 + p[i]]
-      if next_number ~= 0 then
-        number = next_number
-        i = i + 1
-      elseif may_end[number] == 0 then
-        return expected("a digit", i, n)
-      else
-        state = AFTER
-      end
-    end
-
-    if state == AFTER then
-      if field ~= 0 then
-        to[row + field] = i
-        field = 0
-      end
-      local c = p[i]
-      if c == 32 then
-        i = i + 1
-        c = p[i]
-      end
-      if depth == 0 then
-        if i >= n then break end
-        if c ~= 32 and c ~= 10 and c ~= 13 and c ~= 9 then return nil, "something stands after the JSON text", i end
-        i = i + 1
-      elseif c == 44 then
-        i = i + 1
-        first = false
-        if band(context, 1) == 1 then
-          state = KEY
-        else
-          state = VALUE
-          field = element[context]
-          if context == rows_context then
-            if rows >= MAX_ROWS then return nil, "too many elements", i end
-            rows, row = rows + 1, row + stride
-            fill(from + row, stride * 4)
-          end
-        end
-      elseif c == 93 + 32 * band(context, 1) then
-        if context == rows_context then row = 0 end
-        i = i + 1
-        field = fields_of[depth]
-        depth = depth - 1
-        context = contexts[depth]
-      elseif c == 32 or c == 10 or c == 13 or c == 9 then
-        i = i + 1
-      else
-        return expected(band(context, 1) == 1 and "',' or '}'" or "',' or ']'", i, n)
-      end
-    end
-
-    if state == KEY then
-      local c = p[i]
-      if c == 32 then
-        i = i + 1
-        c = p[i]
-      end
-      if c == 34 then
-        i = i + 1
-        key_from = i
-        first = false
-        state = TEXT
-        if i + 8 <= n then
-          local at = i + plain_bytes(p, i)
-          if p[at] == 34 then -- most keys are short
-            i = at
-            state = KEY_END
-          end
-        end
-      elseif c == 125 and first then
-        i = i + 1
-        field = fields_of[depth]
-        depth = depth - 1
-        context = contexts[depth]
-        state = AFTER
-      elseif c == 32 or c == 10 or c == 13 or c == 9 then
-        i = i + 1
-      else
-        return expected("a key", i, n)
-      end
-    end
-
-    if state == KEY_END then
-      if context >= 2 and i - key_from <= LONGEST_KEY then
-        local name = ffi_string(p + key_from, i - key_from)
-        if has_escape(p, key_from, i) then name = decode_string(text, key_from, i + 1) end
-        field = shape.keys[context][name] or 0
-        if field ~= 0 and from[row + field] ~= 0 then return nil, shape.names[field] .. " stands there twice", key_from - 1 end
-      end
-      i = i + 1
-      state = COLON
-    end
-
-    if state == COLON then
-      local c = p[i]
-      if c == 58 then
-        state = VALUE
-      elseif c ~= 32 and c ~= 10 and c ~= 13 and c ~= 9 then
-        return expected("':'", i, n)
-      end
-      i = i + 1
-    end
-
     if state == VALUE then
+      i = i + one_space[p[i]]
       local c = p[i]
-      if c == 32 then
-        i = i + 1
-        c = p[i]
-      end
-      if field ~= 0 then from[row + field] = i + 1 end
+      from[row + field] = i + 1
       if c == 34 and context >= 0 then
         i = i + 1
         key_from = -1
@@ -421,7 +279,7 @@ function M.walk(shape, text, max_depth)
       elseif c == 93 and first and band(context, 1) == 0 then
         if context == rows_context then rows = 0 end
         i = i + 1
-        if field ~= 0 then from[row + field] = 0 end
+        from[row + field] = 0
         field = fields_of[depth]
         depth = depth - 1
         context = contexts[depth]
@@ -432,6 +290,147 @@ function M.walk(shape, text, max_depth)
         return nil, "the text ends early", n
       else
         return nil, "not a JSON value", i
+      end
+    elseif state == TEXT then
+      local c = 32
+      if i + 8 <= n then
+        local plain = plain_bytes(p, i)
+        i = i + plain
+        if plain < 8 then
+          c = p[i]
+        elseif i + 40 <= n and bor(hits_in(p, i), hits_in(p, i + 8), hits_in(p, i + 16), hits_in(p, i + 24)) == 0ULL then
+          i = skip_plain_words(p, i + 32, n)
+        end
+      else
+        c = p[i]
+        if c >= 32 and c < 128 and c ~= 34 and c ~= 92 then
+          i = i + 1
+          c = 32
+        end
+      end
+      if c == 34 then
+        if key_from >= 0 then
+          state = KEY_END
+        else
+          i = i + 1
+          state = AFTER
+        end
+      elseif c >= 128 then
+        local length = utf8_length(p, i)
+        if length == 0 then return nil, "not UTF-8", i end
+        i = i + length
+        if i + 24 <= n and p[i] >= 0xe1 and p[i + 3] >= 0xe1 and p[i + 6] >= 0xe1 and p[i + 9] >= 0xe1 and p[i + 12] >= 0xe1 then
+          i = skip_wide(p, i)
+        end
+      elseif c == 92 then
+        local length = escape_length(p, i, n)
+        if length <= 0 then
+          if length == 0 then return bad_escape(p, i, n) end
+          shape.lone_surrogate = i + 1
+          length = 6
+        end
+        i = i + length
+        if length == 6 and i + 24 <= n and p[i] == 92 and p[i + 6] == 92 and p[i + 12] == 92 and p[i + 18] == 92 then
+          i = skip_units(p, i, n)
+        end
+      elseif c < 32 then
+        if i >= n then return nil, "the text ends inside a string", n end
+        return nil, "a control character inside a string", i
+      end
+    elseif state == NUMBER then
+      local next_number = number_step[number * 256 + p[i]]
+      if next_number ~= 0 then
+        number = next_number
+        i = i + 1
+      elseif may_end[number] == 0 then
+        return expected("a digit", i, n)
+      else
+        state = AFTER
+      end
+    else
+      if state == AFTER then
+        to[row + field] = i
+        field = 0
+        i = i + one_space[p[i]]
+        local c = p[i]
+        if depth == 0 then
+          if i >= n then break end
+          if c ~= 32 and c ~= 10 and c ~= 13 and c ~= 9 then return nil, "something stands after the JSON text", i end
+          i = i + 1
+        elseif c == 44 then
+          i = i + 1
+          first = false
+          if band(context, 1) == 1 then
+            state = KEY
+          else
+            state = VALUE
+            field = element[context]
+            if context == rows_context then
+              if rows >= MAX_ROWS then return nil, "too many elements", i end
+              rows, row = rows + 1, row + stride
+              fill(from + row, stride * 4)
+            end
+          end
+        elseif c == 93 + 32 * band(context, 1) then
+          if context == rows_context then row = 0 end
+          i = i + 1
+          field = fields_of[depth]
+          depth = depth - 1
+          context = contexts[depth]
+        elseif c == 32 or c == 10 or c == 13 or c == 9 then
+          i = i + 1
+        else
+          return expected(band(context, 1) == 1 and "',' or '}'" or "',' or ']'", i, n)
+        end
+      end
+
+      if state == KEY then
+        i = i + one_space[p[i]]
+        local c = p[i]
+        if c == 34 then
+          i = i + 1
+          key_from = i
+          first = false
+          state = TEXT
+          if i + 8 <= n then
+            local at = i + plain_bytes(p, i)
+            if p[at] == 34 then -- most keys are short
+              i = at
+              state = KEY_END
+            end
+          end
+        elseif c == 125 and first then
+          i = i + 1
+          field = fields_of[depth]
+          depth = depth - 1
+          context = contexts[depth]
+          state = AFTER
+        elseif c == 32 or c == 10 or c == 13 or c == 9 then
+          i = i + 1
+        else
+          return expected("a key", i, n)
+        end
+      end
+
+      if state == KEY_END then
+        if context >= 2 and i - key_from <= LONGEST_KEY then
+          local name = ffi_string(p + key_from, i - key_from)
+          if has_escape(p, key_from, i) then name = decode_string(text, key_from, i + 1) end
+          field = shape.keys[context][name] or 0
+          if field ~= 0 and from[row + field] ~= 0 then return nil, shape.names[field] .. " stands there twice", key_from - 1 end
+        end
+        i = i + 1
+        state = COLON
+      end
+
+      if state == COLON then
+        local c = p[i]
+        if c == 58 then
+          state = VALUE
+        elseif c ~= 32 and c ~= 10 and c ~= 13 and c ~= 9 then
+          return expected("':'", i, n)
+        end
+        i = i + 1
       end
     end
   end

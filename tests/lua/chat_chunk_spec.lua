@@ -42,6 +42,12 @@ describe("chat_chunk.classify", function()
     { "role_only", '{"choices":[{"index":0,"text":"","delta":null}]}' },
     { "role_only", delta('"content":""', ',"finish_reason":""') },
     { "role_only", '{"choices":[null,1,"a",[]]}' },
+    { "content", '{"choices":[{"message":{"content":"a"}}]}' },
+    { "content", '{"choices":[{"message":{"tool_calls":[{}]}}]}' },
+    { "content", '{"choices":[{"delta":{"content":""},"message":{"content":"a"}}]}' },
+    { "role_only", '{"choices":[{"message":{"content":null}}]}' },
+    { "content", '{"data":[{"embedding":[0.1]}]}' },
+    { "other", '{"data":[]}' },
     { "finish", delta("", ',"finish_reason":"stop"') },
     { "finish", delta('"content":""', ',"finish_reason":"length"') },
     { "finish", '{"choices":[{"finish_reason":"stop"}],"usage":{}}' },
@@ -63,7 +69,7 @@ describe("chat_chunk.classify", function()
     { "role_only", delta('"role":"\\"content\\":\\"a\\""') },
     { "role_only", delta('"extra":{"content":"a","finish_reason":"stop"}') },
     { "other", '{"x":{"error":{"a":1}},"content":"a","finish_reason":"stop","delta":{"content":"a"}}' },
-    { "role_only", '{"choices":[{"message":{"content":"a"}}]}' },
+    { "role_only", '{"choices":[{"messages":{"content":"a"}}]}' },
     { "role_only", '{"choices":[[{"delta":{"content":"a"}}]]}' },
     { "other", '{"choices":{"delta":{"content":"a"}}}' },
     { "content", '{"choices":[{"delt\\u0061":{"c\\u006fntent":"a"}}]}' },
@@ -144,13 +150,14 @@ describe("chat_chunk against cjson", function()
     local choices = object(whole.choices)
     for _, one in ipairs(choices) do
       one = object(one)
-      local change = object(one.delta)
+      local change, message = object(one.delta), object(one.message)
       for _, name in ipairs({ "content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call", "audio" }) do
-        has_content = has_content or says(change[name])
+        has_content = has_content or says(change[name]) or says(message[name])
       end
       has_content = has_content or says(one.text)
       has_finish = has_finish or says(one.finish_reason)
     end
+    has_content = has_content or says(whole.data)
     local has_usage = type(whole.usage) == "table"
     local kind = says(whole.error) and "error" or has_content and "content" or has_finish and "finish" or has_usage and "usage"
     return kind or #choices > 0 and "role_only" or "other", has_content, has_finish
@@ -175,7 +182,7 @@ describe("chat_chunk against cjson", function()
       local change = some({ { "role", '"assistant"' }, { "content", one_of(text(), text(), '""', "null") },
         { "reasoning_content", one_of('""', "null", text()) }, { "refusal", one_of("null", "null", text()) },
         { "tool_calls", one_of("null", "[]", "[ ]", '[{"index":0}]') }, { "x" .. fuzz.text(random), fuzz.json_value(random, 2) } })
-      choices[i] = some({ { "index", one_of("0", "1", tostring(i)) }, { "delta", change },
+      choices[i] = some({ { "index", one_of("0", "1", tostring(i)) }, { random(9) == 1 and "message" or "delta", change },
         { "finish_reason", one_of("null", "null", '"stop"') }, { "logprobs", one_of("null", fuzz.json_value(random, 2)) } })
     end
     return some({ { "id", text() }, { "object", '"chat.completion.chunk"' }, { "created", "1735689600" }, { "model", text() },
@@ -206,7 +213,7 @@ describe("chat_chunk against cjson", function()
     for k, one in ipairs(choices) do
       one = object(one)
       local index, content_s, content_e, reasoning_s, reasoning_e, finish_s, finish_e = choice(k)
-      local change = object(one.delta)
+      local change = object(one.delta or one.message)
       assert.equal(one.index, index)
       assert.equal(string_or_nil(change.content) or string_or_nil(one.text), range(data, content_s, content_e))
       assert.equal(string_or_nil(change.reasoning_content), range(data, reasoning_s, reasoning_e))

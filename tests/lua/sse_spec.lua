@@ -150,8 +150,8 @@ describe("the SSE parser", function()
   end
 
   local parts = {
-    "data: ", "data:", "data", "event: x", "id: 1", "retry: 5", ": c", "\n", "\n", "\n\n", "\r\n", "\r\n\r\n", "\r", "é", "🙂", "{}", ":", " ",
-    "data: {}\n\n", "data: {}\n\n", "data: [DONE]\r\n\r\n", "\239\187\191", "x", "\0",
+    "data: ", "data:", "data", "event: x", "id: 1", "retry: 5", ": c", "\n", "\n", "\n\n", "\r\n", "\r\n\r\n", "\r",
+    "é", "🙂", "{}", ":", " ", "data: {}\n\n", "data: {}\n\n", "data: [DONE]\r\n\r\n", "\239\187\191", "x", "\0",
   }
 
   it("agrees with the plainest reading on random streams, cut at random", function()
