@@ -103,8 +103,8 @@ local function report(attempt, outcome, at)
   if attempt.reported then return end
   attempt.reported = true
   attempt.outcome = outcome
-  if not attempt.kind then                      -- a probe or a look: it proves a key and a connection, not the service
-    if outcome == "ok" then live.unblock(attempt.inst) end
+  if not attempt.kind then                      -- a probe or a look: it proves a key and a connection, not the service or its account
+    if outcome == "ok" then live.unblock(attempt.inst, "auth") end
     return
   end
   local inst, dict = attempt.inst, ngx.shared.evenkeel_state
@@ -115,12 +115,15 @@ local function report(attempt, outcome, at)
       events.add("breaker_closed", inst.name, { outcome = outcome })
       live.touch(inst)
     end
-    live.forgive(inst)
+    live.forgive(inst, attempt.started)
     live.unblock(inst)
-    live.grow_limit(inst, slots.count(k.in_flight))
+    live.bore(inst, slots.count(k.in_flight), at)
   elseif outcomes.FAILURES[outcome] then
     if outcome == "timeout_first_token" or outcome == "stalled" then
-      live.observe(inst, attempt.call.stream and "stream" or "json", at - attempt.started, at)
+      -- the silence is what was slow, not all that had been told before it
+      local waited_s = at - attempt.started
+      if attempt.call.stream and outcome == "stalled" then waited_s = min(waited_s, inst.idle_s) end
+      live.observe(inst, attempt.call.stream and "stream" or "json", waited_s, at)
     end
     local opened, why = breaker.failure(dict, k.breaker, cfg, at, attempt.started)
     if opened then
@@ -128,13 +131,12 @@ local function report(attempt, outcome, at)
       live.touch(inst)
     end
   elseif outcome == "rate_limited" then
-    local wait = attempt.retry_after_s or live.back_off_s(inst, random)
-    live.cool_down(inst, wait, at)
-    live.shrink_limit(inst, slots.count(k.in_flight), at)
-    events.add("cooldown", inst.name, { outcome = outcome, seconds = wait, request_id = attempt.request_id })
+    local wait_s = live.rate_limited(inst, attempt.retry_after_s, slots.count(k.in_flight), attempt.started, at, random)
+    if wait_s then events.add("cooldown", inst.name, { outcome = outcome, seconds = wait_s, request_id = attempt.request_id }) end
   elseif outcome == "auth" or outcome == "quota" then
-    live.block(inst, outcome)
-    events.add("blocked", inst.name, { outcome = outcome, evidence = attempt.words, request_id = attempt.request_id })
+    if live.block(inst, outcome) then
+      events.add("blocked", inst.name, { outcome = outcome, evidence = attempt.words, request_id = attempt.request_id })
+    end
   end
 end
 M.report = report

@@ -28,8 +28,9 @@ end
 --- Shared-dict keys of one instance, built once per snapshot.
 function M.keys(name)
   return {
-    in_flight = "f:" .. name, cooldown = "c:" .. name, strikes = "k:" .. name, limit = "l:" .. name, limit_at = "la:" .. name,
-    blocked = "x:" .. name,
+    in_flight = "f:" .. name, cooldown = "c:" .. name, strikes = "k:" .. name, blocked = "x:" .. name,
+    limit = "l:" .. name, limit_at = "la:" .. name, limit_ok = "lo:" .. name, limit_was = "lw:" .. name,
+    refused_at = "ra:" .. name, borne = "rb:" .. name, row_at = "rr:" .. name,
     stream = "ts:" .. name, stream_at = "tsa:" .. name, json = "tj:" .. name, json_at = "tja:" .. name,
     breaker = breaker.keys(name),
   }
@@ -57,7 +58,7 @@ local function refresh(v, inst, now)
   v.warmth = v.breaker == "closed" and breaker.warmth(dict:get(k.breaker.closed_at), now) or 1
   v.cooldown_until = dict:get(k.cooldown) or 0
   v.blocked = dict:get(k.blocked)
-  v.limit = M.working_limit(inst)
+  v.limit = M.working_limit(inst, now)
   return v
 end
 
@@ -82,9 +83,11 @@ end
 --- Feed a latency sample. @param kind "stream" | "json"
 function M.observe(inst, kind, seconds, now)
   local k = inst.keys
-  local key = k[kind]
-  dict:set(key, M.ewma(dict:get(key), seconds))
-  dict:set(k[kind .. "_at"], now)
+  local key, at_key = k[kind], k[kind .. "_at"]
+  local average = dict:get(key)
+  if average then average = M.drift(average, inst.base_latency_s, now - (dict:get(at_key) or now)) end
+  dict:set(key, M.ewma(average, seconds))
+  dict:set(at_key, now)
 end
 
 --- Keep new attempts away until `now + seconds`; a longer cooldown that runs already stays.
@@ -97,63 +100,100 @@ function M.cool_down(inst, seconds, now)
   end
 end
 
--- The working limit learns the ceiling that the provider really has: a 429 shrinks it, successes at the limit grow it back.
--- (Additive increase, multiplicative decrease, as in TCP; `max_connections` is the upper bound.)
-local SHRINK = 0.8
-local SHRINK_PAUSE_S = 0.3        -- the 429s of one burst are one sign, not fifty
+-- The working limit learns the ceiling that the provider really has (`max_connections` is the upper bound). Refusals say what it bore
+-- at that moment; from there the limit grows again, slowly at first and faster the longer nothing is refused: a ceiling that stays is
+-- probed with less than one request in a hundred, one that has risen is found within a minute or two.
+local GROW_ANSWERS, GROW_S = 200, 30     -- the first permit more comes after so many answers near the limit, or so much time
+
+--- A limit that was learned `age_s` ago and has borne `answers` near it since. Pure.
+function M.regrown(learned, answers, age_s)
+  local by_answers, by_age = answers / GROW_ANSWERS, max(age_s, 0) / GROW_S
+  return learned + max(by_answers * by_answers, by_age * by_age)
+end
 
 --- @return attempts that may run at once at this instance
-function M.working_limit(inst)
-  local learned = dict:get(inst.keys.limit)
-  if not learned or learned >= inst.max_connections then return inst.max_connections end
-  return max(1, floor(learned))
-end
-
---- A 429 arrived with `in_flight` attempts running (this one included).
-function M.shrink_limit(inst, in_flight, now)
-  local k = inst.keys
-  if not dict:add(k.limit_at, now, SHRINK_PAUSE_S) then return end
-  local current = min(dict:get(k.limit) or inst.max_connections, inst.max_connections)
-  -- what was running besides the refused one was accepted: never shrink below a fair part of that
-  dict:set(k.limit, max(1, min(current, max(in_flight - 1, 1)) * (in_flight > 1 and 0.95 or SHRINK)))
-  M.touch(inst)
-end
-
---- An answer came while the instance was nearly full: allow a little more (one permit per `limit` such answers).
-function M.grow_limit(inst, in_flight)
+function M.working_limit(inst, now)
   local k = inst.keys
   local learned = dict:get(k.limit)
-  if not learned then return end
-  if in_flight < learned * 0.8 then return end
-  local grown = learned + 1 / max(learned, 1)
-  if grown >= inst.max_connections then
+  if not learned then return inst.max_connections end
+  local limit = floor(M.regrown(learned, dict:get(k.limit_ok) or 0, now - (dict:get(k.limit_at) or now)))
+  return limit < inst.max_connections and max(1, limit) or inst.max_connections
+end
+
+--- An answer came with `in_flight` attempts running (its own included): it counts if that was near the limit.
+function M.bore(inst, in_flight, now)
+  local k = inst.keys
+  if not dict:get(k.limit) then return end
+  local limit = M.working_limit(inst, now)
+  if limit >= inst.max_connections then
     dict:delete(k.limit)
-  else
-    dict:set(k.limit, grown)
+  elseif in_flight >= limit * 0.8 then
+    dict:incr(k.limit_ok, 1, 0)
   end
 end
 
---- 429s in a row without `Retry-After`: how long to stay away. Exponential with full jitter.
---- @return seconds
-function M.back_off_s(inst, rng)
-  local strikes = dict:incr(inst.keys.strikes, 1, 0, 30) or 1
-  return (0.5 + rng() / 2) * min(0.1 * 2 ^ min(strikes, 9), 30)
+-- 429s in a row without `Retry-After`: how long to stay away. Exponential with jitter.
+local BACK_OFF_S, LONGEST_BACK_OFF_S, FORGET_STRIKES_S = 0.1, 30, 120
+
+--- A 429 arrived with `in_flight` attempts running (its own included) for an attempt that began at `started`.
+--- All 429s of attempts that began before the first of them are one sign, not fifty: it makes one cooldown and one back-off.
+--- @param retry_after_s what the provider asked for, nil if nothing
+--- @return seconds of the cooldown that this began, or nil if it is part of a sign that is known
+function M.rate_limited(inst, retry_after_s, in_flight, started, now, rng)
+  local k = inst.keys
+  local known = started <= (dict:get(k.refused_at) or -1)
+  local borne, limit_was, strikes            -- what was running besides the refused ones was accepted
+  if known then
+    borne, limit_was = dict:incr(k.borne, -1, in_flight), dict:get(k.limit_was)
+  else
+    borne, limit_was = in_flight - 1, M.working_limit(inst, now)
+    strikes = dict:incr(k.strikes, 1, 0) or 1
+    dict:expire(k.strikes, FORGET_STRIKES_S)
+    if strikes == 1 then dict:set(k.row_at, now) end
+    -- again refused, and with much less to bear: this is about a rate, not about a ceiling
+    if strikes > 1 and borne < limit_was / 2 then limit_was = nil end
+    dict:set(k.refused_at, now)
+    dict:set(k.borne, borne)
+    dict:set(k.limit_was, limit_was)
+  end
+  if limit_was then
+    dict:set(k.limit, max(1, limit_was / 2, min(limit_was, borne)))
+    dict:set(k.limit_at, now)
+    dict:set(k.limit_ok, 0)
+    M.touch(inst)
+  end
+  if known then
+    if retry_after_s then M.cool_down(inst, retry_after_s, now) end
+    return nil
+  end
+  local wait_s = retry_after_s or (0.5 + rng() / 2) * min(BACK_OFF_S * 2 ^ min(strikes, 9), LONGEST_BACK_OFF_S)
+  M.cool_down(inst, wait_s, now)
+  return wait_s
 end
 
-function M.forgive(inst)
-  if dict:get(inst.keys.strikes) then dict:delete(inst.keys.strikes) end
+--- An attempt that began at `started` was answered: if that was after a row of 429s had begun, the row is over.
+function M.forgive(inst, started)
+  local k = inst.keys
+  if dict:get(k.strikes) and started > (dict:get(k.row_at) or 0) then dict:delete(k.strikes) end
 end
 
---- `auth` and `quota` take the instance out until a probe succeeds or an operator acts; it is looked at again after BLOCK_S anyway.
+--- `auth` and `quota` take the instance out until it answers or an operator acts; it is looked at again after BLOCK_S anyway.
+--- @return true if it was in until now, or out for another reason
 local BLOCK_S = 600
 function M.block(inst, outcome)
-  dict:set(inst.keys.blocked, outcome, BLOCK_S)
+  local key = inst.keys.blocked
+  local was = dict:get(key)
+  dict:set(key, outcome, BLOCK_S)
   M.touch(inst)
+  return was ~= outcome
 end
 
-function M.unblock(inst)
-  if dict:get(inst.keys.blocked) then
-    dict:delete(inst.keys.blocked)
+--- @param only end the block only if it is for this outcome; nil: whatever it is for
+function M.unblock(inst, only)
+  local key = inst.keys.blocked
+  local was = dict:get(key)
+  if was and (not only or was == only) then
+    dict:delete(key)
     M.touch(inst)
   end
 end
