@@ -64,30 +64,16 @@ end
 -- One worker at a time gives back what dead workers held. A dead worker leaves its place only after its permits were returned.
 local function reap(dict)
   if not dict:add("lease:reaper", M.place or 0, 0.9) then return end
-  local snapshot = require("evenkeel.snapshot").current()
   local slots = require "evenkeel.slots"
   for i = 1, MAX_WORKERS do
     local pid = dict:get("w:" .. i)
     if pid and pid ~= ngx.worker.pid() and not alive(pid) then
-      local keys = snapshot and M.slot_keys(snapshot) or {}
-      local n = slots.reap(i, keys)
+      local n = slots.reap(i)
       if n > 0 then ngx.log(ngx.WARN, "worker ", pid, " died with ", n, " permits; they are given back") end
       dict:delete("wr:" .. i)
       dict:delete("w:" .. i)
     end
   end
-end
-
---- Keys of all permits that may be held under a snapshot.
-function M.slot_keys(snapshot)
-  local keys = {}
-  for _, name in ipairs(snapshot.instance_names) do
-    local k = snapshot.instances[name].keys
-    keys[#keys + 1] = k.in_flight
-    keys[#keys + 1] = k.breaker.trials
-  end
-  for name in pairs(snapshot.pools) do keys[#keys + 1] = "q:" .. name end
-  return keys
 end
 
 local function report(dict)

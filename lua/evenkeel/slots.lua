@@ -2,29 +2,36 @@
 --
 -- A permit lives in two counters of the shared dict: the total under its key, and the share of the worker that holds it. A worker
 -- that is killed cannot give its permits back, so `reap` does it for the dead: it takes every share of the dead worker off the totals.
+-- Each worker keeps a list of the keys that it has ever used there, so that nothing is forgotten, whatever the configuration names now.
 -- The counts outlive reloads and configuration changes on purpose: requests in flight do, too.
 
 local M = {}
 
 local dict            -- set by `use`
-local share_prefix    -- "s:<worker>:" of this worker
+local worker          -- identity of this worker
 
---- @param shared a shared dict (or anything with get/incr/delete of its semantics)
---- @param worker identity of this worker, unique among the living ones
-function M.use(shared, worker)
-  dict = shared
-  share_prefix = "s:" .. worker .. ":"
+-- The share's key of each key that this worker has used.
+local share_keys, known = {}, 0
+local MAX_KNOWN = 50000
+
+local function share_of(who, key) return "s:" .. who .. ":" .. key end
+local function list_of(who) return "sk:" .. who end
+
+--- @param shared a shared dict (or anything with get/incr/delete/rpush/lpop of its semantics)
+--- @param who identity of this worker, unique among the living ones
+function M.use(shared, who)
+  dict, worker = shared, who
+  share_keys, known = {}, 0
 end
 
-local share_key_cache, cached = {}, 0
-
 local function share_key(key)
-  local k = share_key_cache[key]
+  local k = share_keys[key]
   if not k then
-    if cached > 50000 then share_key_cache, cached = {}, 0 end
-    k = share_prefix .. key
-    share_key_cache[key] = k
-    cached = cached + 1
+    if known >= MAX_KNOWN then share_keys, known = {}, 0 end
+    k = share_of(worker, key)
+    share_keys[key] = k
+    known = known + 1
+    dict:rpush(list_of(worker), key)
   end
   return k
 end
@@ -52,24 +59,21 @@ function M.count(key)
   return n and n > 0 and n or 0
 end
 
---- Give back what a dead worker held. @return number of permits reclaimed
-function M.reap(worker, keys)
+--- Give back what a dead worker held. Several may do so at once. @return number of permits reclaimed
+function M.reap(who)
   local reclaimed = 0
-  for i = 1, #keys do
-    local key = keys[i]
-    local share = "s:" .. worker .. ":" .. key
+  while true do
+    local key = dict:lpop(list_of(who))
+    if not key then return reclaimed end
+    local share = share_of(who, key)
     local held = dict:get(share)
-    if held then
-      dict:delete(share)
-      if held > 0 then
-        local n = dict:incr(key, -held)
-        if n and n < 0 then dict:incr(key, -n) end
-        reclaimed = reclaimed + held
-      end
+    dict:delete(share)
+    if held and held > 0 then
+      local n = dict:incr(key, -held)
+      if n and n < 0 then dict:incr(key, -n) end
+      reclaimed = reclaimed + held
     end
   end
-  return reclaimed
 end
-
 
 return M
