@@ -180,7 +180,7 @@ function M.access()
   req.keep = answers.keepable(pool, info, body)
   budget.request(pool, at)
   enter_tier(req, var, 1)
-  if pool_breaker.refuses(pool, at) then
+  if pool_breaker.refuses(pool, at, random) then
     req.reason = "circuit_open"
     return ngx.exec("@fallback")
   end
@@ -490,7 +490,8 @@ function M.log()
     release(req)
   end
   if req.trace then ngx.var.ek_trace = req.trace end
-  pool_breaker.count(req.pool, not req.lost or req.reason == "saturated", now())
+  local refused, answered = req.reason == "circuit_open", not req.lost or req.reason == "saturated"
+  pool_breaker.count(req.pool, refused and "refused" or answered and "accepted" or "failed", now())
   records[req.ref] = nil
 end
 
