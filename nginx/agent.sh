@@ -107,29 +107,36 @@ write_platform() {
 
 # --- the processes of this node: nginx processes whose working directory is ours ----------------------------------------------
 
-# processes TITLE-PREFIX → pids
+# title PID: of a process of ours, else nothing. It forks nothing: a proof asks often, and most often when the machine is busy.
+title=""
+title() {
+  title=""
+  [[ /proc/$1/cwd -ef . ]] || return 1
+  { IFS= read -r -d '' title <"/proc/$1/cmdline"; } 2>/dev/null
+  [[ $title == "nginx: "* ]]
+}
+
+# processes PATTERN → pids whose title fits
 processes() {
-  local process title
+  local process
   for process in /proc/[0-9]*; do
-    [[ $process/cwd -ef . ]] || continue
-    title=$(tr '\0' ' ' 2>/dev/null <"$process/cmdline") || continue
-    [[ $title == "nginx: $1"* ]] && printf '%s\n' "${process##*/}"
+    # shellcheck disable=SC2053 # a pattern
+    title "${process##*/}" && [[ $title == "nginx: "$1 ]] && printf '%s\n' "${process##*/}"
   done
   return 0
 }
 
+workers() { processes "worker process"; }       # those that take new connections
 draining_workers() { processes "worker process is shutting down"; }
-
-# Pids of the workers that take new connections.
-workers() { comm -23 <(processes "worker process" | sort) <(draining_workers | sort); }
 
 # (Every `return` here has its status: a bare one, reached from a trap, gives the status from before the trap.)
 master=""       # pid of the running master, or empty
+is_master() { [[ -n $1 ]] && title "$1" && [[ $title == "nginx: master process"* ]]; }
 is_running() {
-  [[ -n $master && /proc/$master/cwd -ef . ]] && return 0
+  is_master "$master" && return 0
   master=""
   [[ -r run/nginx.pid ]] && read -r master <run/nginx.pid
-  [[ -n $master && /proc/$master/cwd -ef . && $(tr '\0' ' ' 2>/dev/null <"/proc/$master/cmdline") == "nginx: master process"* ]] && return 0
+  is_master "$master" && return 0
   master=""
   return 1
 }
@@ -276,7 +283,7 @@ quit_nginx() {
   deadline=$((SECONDS + 5))
   while is_running && ((SECONDS < deadline)); do sleep 0.1 9>&-; done
   is_running || return 0
-  mapfile -t pids < <(processes worker)
+  mapfile -t pids < <(processes "worker*")
   kill -KILL "$master" "${pids[@]}" 2>/dev/null
 }
 
