@@ -8,6 +8,7 @@ using Evenkeel.Pools;
 using Evenkeel.Publishing;
 using Evenkeel.Revisions;
 using Evenkeel.Secrets;
+using Microsoft.AspNetCore.Connections;
 using Npgsql;
 
 // The control plane: `validate FILE` checks a configuration and ends; without a command it serves the REST API.
@@ -84,6 +85,11 @@ try
     return 0;
 }
 catch (SetupException e)
+{
+    await Console.Error.WriteLineAsync("evenkeel: " + e.Message);
+    return 1;
+}
+catch (IOException e) when (e.InnerException is AddressInUseException)
 {
     await Console.Error.WriteLineAsync("evenkeel: " + e.Message);
     return 1;

@@ -17,7 +17,16 @@ public static class DatabaseSetup
 
     private static NpgsqlDataSource Open(EvenkeelOptions options)
     {
-        var connection = new NpgsqlConnectionStringBuilder(options.Database) { SearchPath = Migrator.Schema, ApplicationName = "evenkeel" };
+        NpgsqlConnectionStringBuilder connection;
+        try
+        {
+            connection = new NpgsqlConnectionStringBuilder(options.Database) { SearchPath = Migrator.Schema, ApplicationName = "evenkeel" };
+        }
+        catch (ArgumentException e)
+        {
+            throw new SetupException($"{EvenkeelOptions.Section}:Database is not a connection string: {e.Message}");
+        }
+
         if (options.DatabasePasswordFile is { Length: > 0 } file)
         {
             connection.Password = EvenkeelOptions.ReadSecretFile(file);
@@ -59,12 +68,12 @@ public static class DatabaseSetup
 
 internal static partial class DatabaseLog
 {
-    [LoggerMessage(Level = LogLevel.Information, Message = "waiting for the database: {Reason}")]
+    [LoggerMessage(EventId = 101, Level = LogLevel.Information, Message = "waiting for the database: {Reason}")]
     public static partial void Waiting(ILogger log, string reason);
 
-    [LoggerMessage(Level = LogLevel.Information, Message = "migration {Name} applied")]
+    [LoggerMessage(EventId = 102, Level = LogLevel.Information, Message = "migration {Name} applied")]
     public static partial void Migrated(ILogger log, string name);
 
-    [LoggerMessage(Level = LogLevel.Warning, Message = "the database is away: {Reason}")]
+    [LoggerMessage(EventId = 103, Level = LogLevel.Warning, Message = "the database is away: {Reason}")]
     public static partial void Away(ILogger log, string reason);
 }

@@ -9,22 +9,29 @@ public static class SecretKeyFile
 
     public static byte[] ReadOrCreate(string path)
     {
-        if (!File.Exists(path))
+        try
         {
-            Create(path);
-        }
+            if (!File.Exists(path))
+            {
+                Create(path);
+            }
 
-        var key = File.ReadAllBytes(path);
-        return key.Length == KeyBytes ? key : throw new InvalidOperationException($"{path} is not a key file: {key.Length} bytes, not {KeyBytes}");
+            var key = File.ReadAllBytes(path);
+            return key.Length == KeyBytes ? key : throw new SetupException($"{path} is not a key file: {key.Length} bytes, not {KeyBytes}");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new SetupException($"{path} can be neither read nor made: {e.Message}");
+        }
     }
 
-    /// <summary>Written beside and linked into place: two processes starting at once end up with one key.</summary>
+    /// <summary>Written beside and moved into place only where nothing is: all who start at once end up with one key.</summary>
     private static void Create(string path)
     {
-        var fresh = $"{path}.{Environment.ProcessId}.new";
+        var fresh = $"{path}.{Guid.NewGuid():N}.new";
         using (var file = new FileStream(fresh, new FileStreamOptions
         {
-            Mode = FileMode.Create,
+            Mode = FileMode.CreateNew,
             Access = FileAccess.Write,
             UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
         }))

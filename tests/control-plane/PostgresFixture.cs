@@ -64,7 +64,6 @@ public sealed class PostgresFixture : IAsyncLifetime
         }
 
         NpgsqlConnection.ClearAllPools();
-        Directory.Delete(_directory, recursive: true);
     }
 
     /// <summary>A new empty database.</summary>
@@ -92,12 +91,13 @@ public sealed class PostgresFixture : IAsyncLifetime
     private string Data => Path.Combine(_directory, "data");
 
     /// <summary>
-    /// A shell that waits for the end of its input and then stops the cluster: it also ends when a test run is killed,
-    /// because the kernel closes the pipe then.
+    /// A shell that waits for the end of its input, then stops the cluster and removes it: also when a test run is killed,
+    /// because the kernel closes the pipe then. In a session of its own, so that Ctrl-C does not take it first.
     /// </summary>
     private Process StopWhenThisProcessDies()
     {
-        var start = Command("sh", "-c", "read -r _; exec \"$0\" -D \"$1\" -m immediate -w stop >/dev/null 2>&1", Path.Combine(_bin, "pg_ctl"), Data);
+        const string Script = "read -r _; \"$0\" -D \"$1/data\" -m immediate -w stop >/dev/null 2>&1; cd /; rm -rf \"$1\"";
+        var start = Command("setsid", "sh", "-c", Script, Path.Combine(_bin, "pg_ctl"), _directory);
         start.RedirectStandardInput = true;
         return Process.Start(start)!;
     }

@@ -128,7 +128,8 @@ public sealed class SecretTests(PlaneFixture fixture) : IClassFixture<PlaneFixtu
         Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(path));
         Assert.Equal(["secret.key"], directory.GetFiles().Select(f => f.Name));
         File.WriteAllBytes(path, [1, 2, 3]);
-        Assert.Throws<InvalidOperationException>(() => SecretKeyFile.ReadOrCreate(path));
+        Assert.Throws<SetupException>(() => SecretKeyFile.ReadOrCreate(path));
+        Assert.Throws<SetupException>(() => SecretKeyFile.ReadOrCreate(Path.Combine(path, "below a file")));
         directory.Delete(recursive: true);
     }
 }
