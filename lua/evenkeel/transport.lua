@@ -79,7 +79,7 @@ function M.request(inst, method, path, pieces, length, attempt)
     local head, head_why
     if ok or why == "closed" or why == "broken pipe" then      -- an early answer may be there although the body was refused
       sock:settimeout(remaining_ms(attempt.first_deadline))
-      local conn = { sock = sock, reader = http_reader.new(sock), once = try == 2 }
+      local conn = { sock = sock, reader = http_reader.new(sock, method), once = try == 2 }
       head, head_why = conn.reader:read_head()
       if head then return conn, head end
     end
@@ -145,6 +145,7 @@ end
 function M.close(conn)
   if conn.gone then return end
   conn.gone = true
+  conn.reader:close()
   conn.sock:close()
 end
 
