@@ -206,5 +206,12 @@ public sealed class DegradationTests(SharedStack shared)
     {
         shared.Providers[instance].Up();
         await shared.Stack.Node.ForgiveAsync(instance);
+        var model = instance == "gone" ? "gone-model" : "tiers-model";
+        await Wait.Until(async () =>
+        {
+            // Every worker looks for itself, within a moment.
+            var answers = await shared.Gateway.AskManyAsync(model, calls: 8, atATime: 8);
+            return answers.All(answer => answer.Status == 200 && answer.Instance == instance);
+        }, $"{instance} answers again", TimeSpan.FromSeconds(5));
     }
 }
