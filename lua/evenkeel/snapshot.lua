@@ -5,6 +5,7 @@
 
 local cjson = require "cjson.safe"
 local live = require "evenkeel.live"
+local snapshot_check = require "evenkeel.snapshot_check"
 
 local type, ipairs, pairs = type, ipairs, pairs
 
@@ -20,59 +21,7 @@ function M.use(shared, file)
   current, current_version = nil, nil
 end
 
--- What the control plane promises about names is checked again here: the node trusts nobody.
-local NAME = "^[a-z0-9][a-z0-9._-]*$"
-
-local function check(doc)
-  local errors = {}
-  local function fault(where, what) errors[#errors + 1] = where .. ": " .. what end
-  if type(doc) ~= "table" then return { "the snapshot is not a JSON object" } end
-  if doc.format ~= 1 then fault("format", "this node understands format 1") end
-  if type(doc.revision) ~= "number" or doc.revision < 0 then fault("revision", "a number is needed") end
-  if type(doc.digest) ~= "string" then fault("digest", "a string is needed") end
-  if type(doc.instances) ~= "table" then fault("instances", "an array is needed") return errors end
-  if type(doc.pools) ~= "table" then fault("pools", "an array is needed") return errors end
-  local names = {}
-  for i, inst in ipairs(doc.instances) do
-    local where = "instances[" .. (i - 1) .. "]"
-    if type(inst) ~= "table" then
-      fault(where, "an object is needed")
-    else
-      if type(inst.name) ~= "string" or not inst.name:find(NAME) or #inst.name > 48 then fault(where .. ".name", "not a name")
-      elseif names[inst.name] then fault(where .. ".name", "there are two of this name")
-      else names[inst.name] = true end
-      if inst.scheme ~= "http" and inst.scheme ~= "https" then fault(where .. ".scheme", "http or https") end
-      if type(inst.host) ~= "string" or inst.host:find("[^%w%.:_%-]") then fault(where .. ".host", "not a host") end
-      if type(inst.port) ~= "number" or inst.port < 1 or inst.port > 65535 then fault(where .. ".port", "not a port") end
-      if type(inst.path) ~= "string" or inst.path:find("[^%w%-%._~/%%!&()*+,=:@]") then fault(where .. ".path", "not a path") end
-      if type(inst.api_key) == "string" and inst.api_key:find("[^\33-\126]") then fault(where .. ".api_key", "holds a control character") end
-      for _, key in ipairs { "weight", "max_connections", "base_latency_ms" } do
-        if type(inst[key]) ~= "number" or inst[key] < 0 then fault(where .. "." .. key, "a number >= 0 is needed") end
-      end
-      if type(inst.timeouts_ms) ~= "table" then fault(where .. ".timeouts_ms", "an object is needed") end
-      if type(inst.breaker) ~= "table" then fault(where .. ".breaker", "an object is needed") end
-    end
-  end
-  local models = {}
-  for i, pool in ipairs(doc.pools) do
-    local where = "pools[" .. (i - 1) .. "]"
-    if type(pool) ~= "table" or type(pool.models) ~= "table" or type(pool.tiers) ~= "table" then
-      fault(where, "models and tiers are needed")
-    else
-      for _, model in ipairs(pool.models) do
-        if models[model] then fault(where .. ".models", "two pools take one model") end
-        models[model] = true
-      end
-      for t, tier in ipairs(pool.tiers) do
-        for n, name in ipairs(tier.instances or {}) do
-          if not names[name] then fault(where .. ".tiers[" .. (t - 1) .. "].instances[" .. (n - 1) .. "]", "no such instance") end
-        end
-      end
-    end
-  end
-  return errors
-end
-
+-- Absent and null are one; after the check no array holds a null.
 local function without_null(value)
   if type(value) == "table" then
     for k, v in pairs(value) do
@@ -115,8 +64,8 @@ end
 function M.compile(raw)
   local doc, why = cjson.decode(raw)
   if not doc then return nil, { "not JSON: " .. tostring(why) } end
-  local errors = check(doc)
-  if #errors > 0 then return nil, errors end
+  local faults = snapshot_check.faults(doc)
+  if #faults > 0 then return nil, faults end
   without_null(doc)
   local snapshot = {
     revision = doc.revision, digest = doc.digest, gateway = doc.gateway or {}, instances = {}, pools = {}, models = {}, model_names = {},
@@ -128,7 +77,7 @@ function M.compile(raw)
   end
   for _, pool in ipairs(doc.pools) do
     snapshot.pools[pool.name] = pool
-    pool.turn = 0
+    pool.turn = math.random(1000)                  -- so that the workers do not all begin with the same instance
     for _, tier in ipairs(pool.tiers) do
       for i, name in ipairs(tier.instances) do tier.instances[i] = snapshot.instances[name] end
     end
@@ -169,9 +118,6 @@ function M.current()
   return current
 end
 
---- Drop derived state of a worker (tests).
-function M.forget() current, current_version = nil, nil end
-
 local function publish(raw, snapshot)
   local ok, why = dict:set("raw", raw)
   if not ok then return nil, why end
@@ -186,8 +132,8 @@ local function save(raw)
   local file, why = io.open(tmp, "w")
   if not file then return nil, why end
   local ok, write_why = file:write(raw)
-  file:close()
-  if not ok then return nil, write_why end
+  local closed, close_why = file:close()           -- what is buffered meets a full disk only here
+  if not (ok and closed) then return nil, write_why or close_why end
   return os.rename(tmp, path)
 end
 
