@@ -2,7 +2,6 @@ using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
-using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
 using System.Text;
 using Xunit;
@@ -103,7 +102,7 @@ internal sealed class AgentNode : IAsyncDisposable
 
     public void StartAgent()
     {
-        var start = new ProcessStartInfo("bash", [AgentScript()]) { RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = new ProcessStartInfo("bash", [Repository.PathOf("nginx", "agent.sh")]) { RedirectStandardOutput = true, RedirectStandardError = true };
         start.Environment["EVENKEEL_CONTROL_URL"] = Stub.Url;
         start.Environment["EVENKEEL_NODE_NAME"] = "local";
         start.Environment["EVENKEEL_NODE_DIR"] = directory.FullName;
@@ -184,9 +183,6 @@ internal sealed class AgentNode : IAsyncDisposable
         listener.Start();
         return ((IPEndPoint)listener.LocalEndpoint).Port;
     }
-
-    private static string AgentScript([CallerFilePath] string here = "") =>
-        Path.GetFullPath(Path.Combine(Path.GetDirectoryName(here)!, "../../../nginx/agent.sh"));
 
     private static string Title(int pid)
     {

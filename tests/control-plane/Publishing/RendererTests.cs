@@ -1,4 +1,5 @@
 using System.Security.Cryptography;
+using System.Security.Cryptography.X509Certificates;
 using System.Text;
 using Evenkeel.Config;
 using Evenkeel.Publishing;
@@ -129,6 +130,24 @@ public sealed class RendererTests
         var plain = Renderer.Render(Change(Example(), instance => instance with { Tls = instance.Tls with { CaFile = "/tmp/plain" } }), Node);
         Assert.Equal(plain.Text.Count(c => c == '\n'), text.Count(c => c == '\n'));
         Assert.Matches("lua_ssl_trusted_certificate (\"/tmp/[^\"]*\"|/tmp/[^ ;]*);\n", text);
+    }
+
+    [Fact]
+    public void Nginx_reads_a_ca_file_whose_name_needs_quotes()
+    {
+        using var key = ECDsa.Create();
+        using var certificate = new CertificateRequest("CN=test", key, HashAlgorithmName.SHA256).CreateSelfSigned(DateTimeOffset.UtcNow, DateTimeOffset.UtcNow.AddDays(1));
+        var folder = Directory.CreateTempSubdirectory("evenkeel ca, (ключ) ~&|<>!?=");
+        try
+        {
+            var file = Path.Combine(folder.FullName, "a b.pem");
+            File.WriteAllText(file, certificate.ExportCertificatePem());
+            NginxTest.Accepts(Renderer.Render(Change(Example(), instance => instance with { Tls = instance.Tls with { CaFile = file } }), Node).Text);
+        }
+        finally
+        {
+            folder.Delete(recursive: true);
+        }
     }
 
     // Fields that are pushed and never rendered: whatever they hold, the text is the same.
