@@ -1,0 +1,35 @@
+local hosts = require "evenkeel.hosts"
+
+describe("/etc/hosts", function()
+  for _, case in ipairs {
+    { "a name and its address", "10.0.0.7 self-c\n", { ["self-c"] = "10.0.0.7" } },
+    { "several names of one address", "10.0.0.7\tself-c  self-c.example gpu", { ["self-c"] = "10.0.0.7", ["self-c.example"] = "10.0.0.7",
+      gpu = "10.0.0.7" } },
+    { "the first entry of a name", "10.0.0.1 a\n10.0.0.2 a\n", { a = "10.0.0.1" } },
+    { "IPv4 before IPv6, whichever comes first", "::1 localhost\n127.0.0.1 localhost\n", { localhost = "127.0.0.1" } },
+    { "IPv6 in brackets, as sockets want it", "fd00::7 self-c\n", { ["self-c"] = "[fd00::7]" } },
+    { "no link-local addresses: their zone means nothing here", "fe80::1%lo0 localhost\n127.0.0.1 localhost", { localhost = "127.0.0.1" } },
+    { "names in any case", "10.0.0.7 Self-C\n", { ["self-c"] = "10.0.0.7" } },
+    { "no comments", "# 10.0.0.1 a\n10.0.0.2 b # c\n  # d\n", { b = "10.0.0.2" } },
+    { "lines of other systems", "10.0.0.1 a\r\n10.0.0.2 b\r\n", { a = "10.0.0.1", b = "10.0.0.2" } },
+    { "no addresses without a name", "10.0.0.1\n\n   \n10.0.0.2 \n", {} },
+    { "an empty file", "", {} },
+  } do
+    it("gives " .. case[1], function() assert.same(case[3], hosts.parse(case[2])) end)
+  end
+end)
+
+describe("the address to connect to", function()
+  setup(function() hosts.load() end)
+
+  it("is the one in /etc/hosts", function() assert(hosts.resolve("localhost"):find("^[%d%[]"), hosts.resolve("localhost")) end)
+  it("is found in any case", function() assert.equal(hosts.resolve("localhost"), hosts.resolve("LocalHost")) end)
+  it("is the name itself otherwise: that is the resolver's business", function()
+    assert.equal("api.deepseek.example", hosts.resolve("api.deepseek.example"))
+  end)
+  it("is an IPv4 address as it is", function() assert.equal("10.0.0.7", hosts.resolve("10.0.0.7")) end)
+  it("is an IPv6 address in brackets, once", function()
+    assert.equal("[2001:db8::1]", hosts.resolve("2001:db8::1"))
+    assert.equal("[2001:db8::1]", hosts.resolve("[2001:db8::1]"))
+  end)
+end)
