@@ -81,34 +81,47 @@ local function line_end(self, max_bytes, what)
   end
 end
 
+-- Goes on to the offset `to`, past a line of the head.
+local function pass_line(self, to)
+  self.seen_bytes, self.at = self.seen_bytes + to - self.at, to
+  if self.seen_bytes > MAX_HEAD_BYTES then return bad(self, "the head is too large") end
+  return true
+end
+
 local function read_status_line(self)
   local last, words = line_end(self, MAX_LINE_BYTES, "the status line")
   if not last then return nil, words end
   local version, status, rest = match(self.buffer, "^HTTP/1%.([01]) ([1-9]%d%d)([^%z\r\n]*)\r?\n", self.at)
   if not version or (rest ~= "" and byte(rest) ~= 32) then return bad(self, "bad status line") end
-  self.seen_bytes = self.seen_bytes + last - self.at + 1
-  self.at = last + 1
+  local ok, too_large = pass_line(self, last + 1)
+  if not ok then return nil, too_large end
   return version == "1" and 1.1 or 1.0, tonumber(status)
 end
 
+-- Nearly every header, and every header there may be.
+local USUAL_HEADER = "^([%w-]+): ?(%C*)\r\n()"
+local ANY_HEADER = "^([%w!#$%%&'*+%-.^_`|~]+):[ \t]*([^%z\1-\8\10-\31\127]*)\r?\n()"
+
 -- One header, or true, true at the empty line that ends them.
 local function read_header(self)
-  local last, words = line_end(self, MAX_LINE_BYTES, "a header")
-  if not last then return nil, words end
-  local buffer, at = self.buffer, self.at
-  self.seen_bytes = self.seen_bytes + last - at + 1
-  if self.seen_bytes > MAX_HEAD_BYTES then return bad(self, "the head is too large") end
-  local first = byte(buffer, at)
-  if first == 10 or (first == 13 and last == at + 1) then
-    self.at = last + 1
-    return true, true
+  local name, value, after = match(self.buffer, USUAL_HEADER, self.at)
+  if not name then
+    local last, words = line_end(self, MAX_LINE_BYTES, "a header")
+    if not last then return nil, words end
+    local first = byte(self.buffer, self.at)
+    if first == 10 or (first == 13 and last == self.at + 1) then
+      local ok, too_large = pass_line(self, last + 1)
+      return ok, too_large or true
+    end
+    if first == 32 or first == 9 then return bad(self, "a folded header") end
+    name, value, after = match(self.buffer, ANY_HEADER, self.at)
+    if not name then return bad(self, "bad header") end
   end
-  if first == 32 or first == 9 then return bad(self, "a folded header") end
-  local name, value = match(buffer, "^([%w!#$%%&'*+%-.^_`|~]+):[ \t]*([^%z\1-\8\10-\31\127]*)\r?\n", at)
-  if not name then return bad(self, "bad header") end
-  local tail = byte(value, -1)
-  if tail == 32 or tail == 9 then value = match(value, "^(.-)[ \t]*$") end
-  self.at = last + 1
+  if after - self.at > MAX_LINE_BYTES then return bad(self, "a header is too long") end
+  local ok, too_large = pass_line(self, after)
+  if not ok then return nil, too_large end
+  local first, last = byte(value), byte(value, -1)
+  if first == 32 or first == 9 or last == 32 or last == 9 then value = match(value, "^[ \t]*(.-)[ \t]*$") end
   return lower(name), value
 end
 

@@ -4,7 +4,8 @@ local http_reader = require("evenkeel.http_reader")
 
 local head = table.concat({ "HTTP/1.1 200 OK", "Date: Wed, 01 Jan 2025 00:00:00 GMT", "Content-Type: text/event-stream; charset=utf-8",
   "Transfer-Encoding: chunked", "Connection: keep-alive", "Vary: origin, access-control-request-method, access-control-request-headers",
-  "Access-Control-Allow-Credentials: true", "X-Ds-Trace-Id: 1f3f6c1c8b0a4a3a9d7d3f3f8f5a6b7c", "Strict-Transport-Security: max-age=31536000",
+  "Access-Control-Allow-Credentials: true", "X-Ds-Trace-Id: 1f3f6c1c8b0a4a3a9d7d3f3f8f5a6b7c",
+  "Strict-Transport-Security: max-age=31536000",
   "X-Content-Type-Options: nosniff", "Cache-Control: no-cache", "Server: elb", "\r\n" }, "\r\n")
 local event = "data: " .. ("x"):rep(250) .. "\n\n"
 local chunk = ("%x\r\n%s\r\n"):format(#event, event)
