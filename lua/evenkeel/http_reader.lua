@@ -4,7 +4,8 @@
 -- one; what is ambiguous (two lengths, a length and chunks, folded lines) is refused; heads, chunk extensions and trailers are bounded;
 -- gzip and deflate are undone.
 --
---   new(sock, method) -> reader          sock: receiveany(max) as a cosocket's; method (GET when nil): a HEAD answer has no body
+--   new(sock, method, before) -> reader  sock: receiveany(max) as a cosocket's; method (GET when nil): a HEAD answer has no body;
+--                                        before(reader), if given, is called before each wait for bytes, e.g. to set its timeout
 --   reader:read_head() -> head | nil, message
 --     head.status (never 1xx), head.version (1.0 | 1.1), head.headers {lower-case name = value; repeated ones joined by ", "},
 --     head.framing "chunked" | "length" | "close" | "none", head.length (nil but for "length"), head.keepalive.
@@ -31,9 +32,9 @@ Reader.__index = Reader
 
 local M = {}
 
-function M.new(sock, method)
+function M.new(sock, method, before)
   return setmetatable({
-    sock = sock, method = method,
+    sock = sock, method = method, before = before,
     buffer = "", at = 1,         -- what has come and is not given on yet, from where
     seen_bytes = 0,              -- of the head
     state = "head",              -- then size, data, data_end, trailer (chunked) | length | close | done
@@ -56,6 +57,7 @@ end
 
 -- Waits for more bytes and puts them behind those that are there.
 local function receive(self)
+  if self.before then self.before(self) end
   local bytes, words = self.sock:receiveany(READ_BYTES)
   if not bytes then return nil, words end
   local buffer, at = self.buffer, self.at

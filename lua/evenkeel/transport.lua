@@ -51,6 +51,11 @@ local function remaining_ms(deadline)
   return max(1, (deadline - now()) * 1000)
 end
 
+-- A provider that drips its answer byte by byte gets no more time than one that sends it whole.
+local function until_deadline(reader)
+  reader.sock:settimeout(remaining_ms(reader.deadline))
+end
+
 local function head_of(inst, method, path, length, attempt)
   local id = attempt.request_id
   local lines = { method, " ", path, inst.request_headers }
@@ -78,8 +83,8 @@ function M.request(inst, method, path, pieces, length, attempt)
     end
     local head, head_why
     if ok or why == "closed" or why == "broken pipe" then      -- an early answer may be there although the body was refused
-      sock:settimeout(remaining_ms(attempt.first_deadline))
-      local conn = { sock = sock, reader = http_reader.new(sock, method), once = try == 2 }
+      local conn = { sock = sock, reader = http_reader.new(sock, method, until_deadline), once = try == 2 }
+      conn.reader.deadline = attempt.first_deadline
       head, head_why = conn.reader:read_head()
       if head then return conn, head end
     end
@@ -95,7 +100,7 @@ end
 
 --- The next piece of the body, as it arrives. @return bytes | nil at the end | nil, why ("timeout", "truncated", …)
 function M.read(conn, deadline)
-  conn.sock:settimeout(remaining_ms(deadline))
+  conn.reader.deadline = deadline
   return conn.reader:read()
 end
 
