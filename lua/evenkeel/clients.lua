@@ -24,16 +24,15 @@ end
 
 local known, known_snapshot = {}, nil     -- key → client of this worker's snapshot: hashes once per key, not once per request
 
---- The key in a request's headers, or nil.
+--- The key in a request's headers, or nil. `Authorization` goes first; one that is not for us hides what `api-key` says.
 function M.key(authorization, api_key)
+  local key = api_key
   if authorization then
-    if lower(sub(authorization, 1, 7)) == "bearer " then
-      local _, s = find(authorization, "^%s+", 7)
-      return sub(authorization, s + 1)
-    end
-    return nil
+    if lower(sub(authorization, 1, 7)) ~= "bearer " then return nil end
+    local _, s = find(authorization, "^%s+", 7)
+    key = sub(authorization, s + 1)
   end
-  return api_key
+  return key ~= "" and key or nil
 end
 
 --- The client of this request. Ends the request with 401 when it has none and must have one.
