@@ -42,11 +42,10 @@ end
 function M.keepable(pool, scan, body)
   local ttl = pool.fallback.cache_ttl_s or 0
   if ttl <= 0 or #body > MAX_REQUEST or scan.tools or (scan.n or 1) ~= 1 then return false end
-  if find(body, '"temperature"', 1, true) then
-    local t = tonumber(match(body, '"temperature"%s*:%s*(%-?[%d.eE+-]+)') or "")
-    return t ~= nil and t <= 1
-  end
-  return true
+  local at = find(body, '"temperature"', 1, true)
+  if not at then return true end
+  local t = tonumber(match(body, '^"temperature"%s*:%s*(%-?[%d.eE+-]+)', at) or "")
+  return t ~= nil and t <= 1
 end
 
 --- The key of a request: what does not change the answer (stream, stream_options, user, the space between members) is left out.
