@@ -93,7 +93,7 @@ public static partial class ConfigValidator
             Each(instance.Capabilities, path + ".capabilities", (p, c) =>
                 Require(Capability().IsMatch(c), p, "a capability is a word of a-z, 0-9 and _, 48 at most"));
             Require(instance.Tls.CaFile is null || CaFile().IsMatch(instance.Tls.CaFile), path + ".tls.ca_file",
-                "needs an absolute path of printable characters without quotes, backslash, ; { } $, 512 at most");
+                "needs an absolute path of printable characters without quotes, backslash, ; { } $ #, 512 at most");
             Require(instance.Tls.ServerName is null || DnsName.IsMatch(instance.Tls.ServerName), path + ".tls.server_name", "is not a DNS name");
 
             var timeouts = instance.Timeouts;
@@ -337,17 +337,17 @@ public static partial class ConfigValidator
         }
     }
 
-    /// <summary>"HOST:PORT" where nginx can listen.</summary>
+    /// <summary>"HOST:PORT" where nginx can listen: an IP address, "*" or "localhost".</summary>
     private static string? ListenFault(string listen)
     {
         var colon = listen.LastIndexOf(':');
         var host = colon > 0 ? listen[..colon] : "";
-        var isHost = host == "*" || HostFault(host) is null;
-        return isHost && IsPort(listen.AsSpan(colon + 1)) ? null : "expected an address and a port, as in 127.0.0.1:8080 or [::1]:8080";
+        var isHost = host is "*" or "localhost" || ((host.StartsWith('[') || char.IsAsciiDigit(host.FirstOrDefault())) && HostFault(host) is null);
+        return isHost && IsPort(listen.AsSpan(colon + 1)) ? null : "expected an IP address and a port, as in 127.0.0.1:8080, [::1]:8080 or *:8080";
     }
 
     private static bool IsPort(ReadOnlySpan<char> text) =>
-        text.Length is > 0 and <= 5 && !text.ContainsAnyExceptInRange('0', '9') && int.Parse(text) is > 0 and <= 65_535;
+        text.Length is > 0 and <= 5 && text[0] != '0' && !text.ContainsAnyExceptInRange('0', '9') && int.Parse(text) <= 65_535;
 
     private static string? HostFault(string host)
     {
@@ -396,6 +396,12 @@ public static partial class ConfigValidator
                 return "the port is not between 1 and 65535";
             }
 
+            // "0x7f000001" and its like are names here and addresses to others; whoever means an address writes it plainly.
+            if (!Uri.TryCreate(url, UriKind.Absolute, out var uri) || (uri.HostNameType == UriHostNameType.IPv4 && uri.Host != host))
+            {
+                return $"the host \"{Units.Shown(host)}\" is not written as a plain name or address";
+            }
+
             return match.Groups["path"].Value.Split('/').Any(segment => segment is "." or "..") ? "the path has dot segments" : null;
         }
 
@@ -429,7 +435,7 @@ public static partial class ConfigValidator
     [GeneratedRegex(@"^[A-Z]{3}\z")]
     private static partial Regex Currency();
 
-    [GeneratedRegex(@"^/[^""'`;{}$\\\x00-\x1f\x7f-\uffff]{1,511}\z")]
+    [GeneratedRegex(@"^/[^""'`;{}$#\\\x00-\x1f\x7f-\uffff]{1,511}\z")]
     private static partial Regex CaFile();
 
     [GeneratedRegex(@"^(?=.{1,253}\z)(?!.*\.[0-9]+\.?\z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?\z")]

@@ -18,14 +18,19 @@ public sealed class ConfigApiTests(PostgresFixture postgres, PlaneFixture fixtur
     private readonly ControlPlane _plane = fixture.Plane;
     private readonly HttpClient _admin = fixture.Plane.Admin();
 
-    [Fact]
-    public async Task What_is_stored_is_what_was_sent_from_rows_and_from_the_revision_alike()
+    [Theory]
+    [MemberData(nameof(ConfigFileTests.Good), MemberType = typeof(ConfigFileTests))]
+    public async Task What_is_stored_is_what_was_sent_from_rows_and_from_the_revision_alike(string name)
     {
-        var number = await _admin.PutConfigAsync(Sample.Example);
+        var text = await File.ReadAllTextAsync(Repository.PathOf("tests", "contract", "config", "good", name));
+        var format = name.EndsWith(".json", StringComparison.Ordinal) ? ConfigFormat.Json : ConfigFormat.Yaml;
+        await _admin.PutConfigAsync("{gateway: {workers: 99}}");
+        var number = (long)(await _admin.SendAsync(HttpMethod.Put, Path, format == ConfigFormat.Json ? Body.Json(text) : Body.Yaml(text)))["revision"]!;
+
         var stored = await _plane.Services.GetRequiredService<ConfigStore>().LoadAsync();
         Assert.Equal(number, stored.Revision);
         Assert.Equal(ConfigWriter.Digest(stored.Document), stored.Digest);
-        Assert.Equal(ConfigWriter.Canonical(ConfigReader.Read(Sample.Example, ConfigFormat.Yaml).Document), ConfigWriter.Canonical(stored.Document));
+        Assert.Equal(ConfigWriter.Canonical(ConfigReader.Read(text, format).Document), ConfigWriter.Canonical(stored.Document));
         var revision = await _admin.GetJsonAsync($"/api/v1/revisions/{number}");
         Assert.Equal(ConfigWriter.ToNode(stored.Document).ToJsonString(), revision["config"]!.ToJsonString());
         Assert.Equal(stored.Digest, (string?)revision["digest"]);
