@@ -17,7 +17,7 @@
 --   decode_string(data, s, e) -> the text of a range
 --
 -- info is one table, and with choice() valid until the next classify: use it before yielding. Ranges are as in string.sub, strings with
--- their quotes; nil: absent, null or of another type.
+-- their quotes; false: absent, null or of another type.
 --   choices                        how many there are
 --   has_content, has_finish, has_usage, has_tool_calls    over all choices; any of them may come together
 --   id_s/_e created_s/_e model_s/_e usage_s/_e error_s/_e
@@ -67,12 +67,17 @@ local from, to, stride = shape.from, shape.to, shape.fields
 
 local M = { decode_string = json_text.decode_string }
 
-local info = {
-  choices = 0, has_content = false, has_finish = false, has_usage = false, has_tool_calls = false, index = nil,
-  id_s = nil, id_e = nil, created_s = nil, created_e = nil, model_s = nil, model_e = nil, usage_s = nil, usage_e = nil,
-  error_s = nil, error_e = nil, content_s = nil, content_e = nil, reasoning_s = nil, reasoning_e = nil,
-  finish_s = nil, finish_e = nil, words = nil, at = nil,
-}
+-- No member is ever nil: putting a key in and taking it out again costs more than the walk.
+local function new_info()
+  return {
+    choices = 0, has_content = false, has_finish = false, has_usage = false, has_tool_calls = false, index = false,
+    id_s = false, id_e = false, created_s = false, created_e = false, model_s = false, model_e = false,
+    usage_s = false, usage_e = false, error_s = false, error_e = false, content_s = false, content_e = false,
+    reasoning_s = false, reasoning_e = false, finish_s = false, finish_e = false, words = false, at = false,
+  }
+end
+local info = new_info()
+local no_info = new_info() -- of [DONE] and of what is broken
 local text -- what classify was given last
 
 -- Does a value say anything: neither absent nor null, false, 0, "", [] or {}?
@@ -96,6 +101,7 @@ end
 
 local function string_range(slot)
   if is_string(slot) then return from[slot], to[slot] end
+  return false, false
 end
 
 local function choice(row)
@@ -104,11 +110,11 @@ local function choice(row)
   if not is_string(reasoning) then reasoning = row + REASONING end
   if not is_string(reasoning) then reasoning = row + REASONING_CONTENT + OF_MESSAGE end
   if not is_string(reasoning) then reasoning = row + REASONING + OF_MESSAGE end
-  local index
-  if from[row + INDEX] > 0 then index = tonumber(sub(text, from[row + INDEX], to[row + INDEX])) end
+  local index = false
+  if from[row + INDEX] > 0 then index = tonumber(sub(text, from[row + INDEX], to[row + INDEX])) or false end
   local content_s, content_e = string_range(content)
   local reasoning_s, reasoning_e = string_range(reasoning)
-  local finish_s, finish_e
+  local finish_s, finish_e = false, false
   if says(finish) then finish_s, finish_e = string_range(finish) end
   return index, content_s, content_e, reasoning_s, reasoning_e, finish_s, finish_e
 end
@@ -134,38 +140,46 @@ local function note_choice(row)
 end
 
 function M.classify(data)
-  if byte(data) == OPEN_BRACKET and match(data, "^%[DONE%]%s*$") then return "done", info end
+  if byte(data) == OPEN_BRACKET and match(data, "^%[DONE%]%s*$") then
+    no_info.words, no_info.at = false, false
+    return "done", no_info
+  end
   local rows, words, at = walk(shape, data, MAX_DEPTH)
   if not rows then
-    info.words, info.at, info.choices = words, at + 1, 0
-    return "broken", info
+    info.choices, no_info.words, no_info.at = 0, words, at + 1
+    return "broken", no_info
   end
   text = data
-  info.words, info.at = nil, nil
   info.choices, info.has_content, info.has_finish, info.has_tool_calls = rows, false, false, false
   info.id_s, info.id_e = string_range(ID)
   info.model_s, info.model_e = string_range(MODEL)
-  info.created_s, info.created_e = nil, nil
+  info.created_s, info.created_e = false, false
   if from[CREATED] > 0 then info.created_s, info.created_e = from[CREATED], to[CREATED] end
   info.has_usage = from[USAGE] > 0 and byte(data, from[USAGE]) == OPEN_BRACE
-  info.usage_s, info.usage_e = nil, nil
+  info.usage_s, info.usage_e = false, false
   if info.has_usage then info.usage_s, info.usage_e = from[USAGE], to[USAGE] end
   info.index, info.content_s, info.content_e, info.reasoning_s, info.reasoning_e, info.finish_s, info.finish_e = choice(0)
 
-  info.error_s, info.error_e = nil, nil
-  if says(ERROR) then
-    info.error_s, info.error_e = from[ERROR], to[ERROR]
-    return "error", info
-  end
+  info.error_s, info.error_e = false, false
   note_choice(0)
   if rows > 1 then
     for k = 1, rows - 1 do note_choice(k * stride) end
   end
   if says(DATA) then info.has_content = true end
-  if info.has_content then return "content", info end
-  if info.has_finish then return "finish", info end
-  if info.has_usage then return "usage", info end
-  return rows > 0 and "role_only" or "other", info
+  local kind = "other"
+  if says(ERROR) then
+    info.error_s, info.error_e = from[ERROR], to[ERROR]
+    kind = "error"
+  elseif info.has_content then
+    kind = "content"
+  elseif info.has_finish then
+    kind = "finish"
+  elseif info.has_usage then
+    kind = "usage"
+  elseif rows > 0 then
+    kind = "role_only"
+  end
+  return kind, info
 end
 
 return M

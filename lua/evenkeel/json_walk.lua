@@ -203,7 +203,8 @@ end
 local one_space = ffi.new("uint8_t[256]") -- skips the space that many put after , and : without a branch
 one_space[32] = 1
 
-local VALUE, KEY, KEY_END, COLON, TEXT, AFTER, NUMBER = 1, 2, 3, 4, 5, 6, 7
+local START, VALUE, KEY, KEY_END, COLON, TEXT, AFTER, NUMBER = 0, 1, 2, 3, 4, 5, 6, 7
+local NOWHERE = cast(bytes_t, "")
 
 local function expected(what, i, n)
   if i >= n then return nil, "the text ends early", n end
@@ -211,17 +212,15 @@ local function expected(what, i, n)
 end
 
 function M.walk(shape, text, max_depth)
-  local p, n = cast(bytes_t, text), #text
+  local p, n = NOWHERE, #text
   local from, to, child, element = shape.from, shape.to, shape.child, shape.element
   local stride, rows_context = shape.fields, shape.rows_context
-  local i, state = 0, VALUE
+  local i, state = 0, START
   local depth, context, field = 0, -1, TOP -- field: whose value is being read, 0: nobody's
   local key_from = -1 -- where the key that is being read begins; -1: the string is a value
   local first = false -- may the container close right here?
   local row, rows = 0, 0
   local number = 0
-  fill(from, stride * 4)
-  shape.lone_surrogate = 0
 
   while true do
     if state == VALUE then
@@ -347,6 +346,11 @@ function M.walk(shape, text, max_depth)
       else
         state = AFTER
       end
+    elseif state == START then -- in here, because what stands before the loop would never be compiled
+      p = cast(bytes_t, text)
+      fill(from, stride * 4)
+      shape.lone_surrogate = 0
+      state = VALUE
     else
       if state == AFTER then
         to[row + field] = i

@@ -95,17 +95,22 @@ describe("chat_chunk.classify", function()
     assert.equal("stop", decode_string(data, info.finish_s, info.finish_e))
     assert.same({ 3, 1, true, true, false },
       { info.index, info.choices, info.has_finish, info.has_usage, info.has_tool_calls })
-    assert.is_nil(info.error_s)
+    assert.is_false(info.error_s)
   end)
 
   it("keeps nothing of the chunk before", function()
     classify('{"id":"a","created":1,"model":"m","choices":[{"index":1,"delta":{"content":"a","reasoning_content":"b","tool_calls":[1]},'
       .. '"finish_reason":"stop"}],"usage":{"a":1},"error":{"a":1}}')
-    local kind, info = classify('{"choices":[{}]}')
-    assert.equal("role_only", kind)
-    for name, value in pairs(info) do
-      assert.equal(name == "choices" and 1, value)
+    local function nothing_but(choices, wanted, data)
+      local kind, info = classify(data)
+      assert.equal(wanted, kind)
+      for name, value in pairs(info) do
+        if name ~= "words" and name ~= "at" then assert.equal(name == "choices" and choices, value) end
+      end
     end
+    nothing_but(1, "role_only", '{"choices":[{}]}')
+    nothing_but(0, "done", "[DONE]")
+    nothing_but(0, "broken", "{")
   end)
 
   it("gives every choice of a chunk that holds several, and refuses more than 128", function()
@@ -116,7 +121,7 @@ describe("chat_chunk.classify", function()
     local index, s, e = choice(2)
     assert.same({ 0, "two" }, { index, decode_string(data, s, e) })
     local third, third_s, _, _, _, finish_s, finish_e = choice(3)
-    assert.same({ 2, nil, "stop" }, { third, third_s, decode_string(data, finish_s, finish_e) })
+    assert.same({ 2, false, "stop" }, { third, third_s, decode_string(data, finish_s, finish_e) })
     assert.is_nil(choice(4))
     local many = ("{},"):rep(127)
     assert.equal("role_only", (classify('{"choices":[' .. many .. "{}]}")))
@@ -192,7 +197,7 @@ describe("chat_chunk against cjson", function()
   end
 
   local function range(data, s, e)
-    return s and decode_string(data, s, e)
+    return s and decode_string(data, s, e) or nil
   end
 
   local function string_or_nil(value)
@@ -205,7 +210,7 @@ describe("chat_chunk against cjson", function()
     assert.equal(wanted, kind)
     assert.equal(string_or_nil(whole.id), range(data, info.id_s, info.id_e))
     assert.equal(string_or_nil(whole.model), range(data, info.model_s, info.model_e))
-    assert.equal(whole.created, tonumber(info.created_s and data:sub(info.created_s, info.created_e) or nil))
+    assert.equal(whole.created, info.created_s and tonumber(data:sub(info.created_s, info.created_e)) or nil)
     if kind ~= "error" then assert.same({ has_content, has_finish }, { info.has_content, info.has_finish }) end
     if info.usage_s then assert.same(whole.usage, cjson.decode(data:sub(info.usage_s, info.usage_e))) end
     local choices = object(whole.choices)
@@ -214,7 +219,7 @@ describe("chat_chunk against cjson", function()
       one = object(one)
       local index, content_s, content_e, reasoning_s, reasoning_e, finish_s, finish_e = choice(k)
       local change = object(one.delta or one.message)
-      assert.equal(one.index, index)
+      assert.equal(one.index or false, index)
       assert.equal(string_or_nil(change.content) or string_or_nil(one.text), range(data, content_s, content_e))
       assert.equal(string_or_nil(change.reasoning_content), range(data, reasoning_s, reasoning_e))
       assert.equal(string_or_nil(one.finish_reason), range(data, finish_s, finish_e))
