@@ -34,7 +34,7 @@ function M.init(options)
   M.token = token
 
   local snapshot = require "evenkeel.snapshot"
-  snapshot.use(ngx.shared.evenkeel_snapshot, M.prefix .. "snapshot.json")
+  snapshot.use(ngx.shared.evenkeel_snapshot, M.prefix .. "snapshot.json", options.doors)
   require("evenkeel.live").use(ngx.shared.evenkeel_state)
   require("evenkeel.slots").use(ngx.shared.evenkeel_state, "init")
   for _, module in ipairs { "edge", "adapter", "admin", "balancer", "hosts", "resume", "queue", "budget", "answers" } do

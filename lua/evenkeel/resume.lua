@@ -85,7 +85,7 @@ end
 -- --------------------------------------------------------------------------------------------------------------- the work
 
 local function usable(inst, at)
-  if inst.enabled == false or inst.drain or inst.healthy == false then return false end
+  if not inst.in_service then return false end
   local v = live.view(inst, at)
   return not v.blocked and v.cooldown_until <= at and v.breaker ~= "open", v.limit
 end

@@ -13,11 +13,19 @@ local M = {}
 
 local dict
 local path
+local doors
 local current, current_version
 
-function M.use(shared, file)
+--- @param shared its shared dict  @param file where the last good one is kept
+--- @param listening names of the instances whose doors the running text opens; nil: all
+function M.use(shared, file, listening)
   dict = shared
   path = file
+  doors = nil
+  if listening then
+    doors = {}
+    for _, name in ipairs(listening) do doors[name] = true end
+  end
   current, current_version = nil, nil
 end
 
@@ -55,6 +63,8 @@ local function compile_instance(inst)
     inst.api_key and "\r\nAuthorization: Bearer " .. inst.api_key or "",
     "\r\nUser-Agent: evenkeel\r\nAccept-Encoding: identity\r\n",
   })
+  -- a new instance is pushed before the reload that opens its door
+  inst.in_service = inst.enabled ~= false and not inst.drain and inst.healthy ~= false and (doors == nil or doors[inst.name] == true)
   inst.can = {}
   for _, capability in ipairs(inst.capabilities or {}) do inst.can[capability] = true end
   return inst
