@@ -297,15 +297,16 @@ end
 -- good ends the wait early: an instance is back within seconds of its recovery. Answers that were good all along prove nothing (an
 -- instance may list models and yet fail to complete), so they change nothing.
 local RECOVERY_PROBE_S = 2
+local PROBE_HOLDS_S = 10          -- a result says nothing about the next outage
 
 local function probe(inst, dict)
-  local k = "p:" .. inst.name
+  local k = inst.keys.probe
   local at = now()
   local conn, head = transport.request(transport.door(inst), "GET", "/v1/models", nil, nil, { first_deadline = at + 5 })
   local good = conn ~= nil and head.status == 200
   if conn then transport.close(conn) end
   local was = dict:get(k)
-  dict:set(k, good and "good" or "bad", 60)
+  dict:set(k, good and "good" or "bad", PROBE_HOLDS_S)
   if good and was == "bad" then
     dict:delete(k)
     if breaker.end_wait(dict, inst.keys.breaker, now()) then
@@ -322,7 +323,7 @@ function M.recovery_probes(dict)
   local at = now()
   for _, name in ipairs(snapshot.instance_names) do
     local inst = snapshot.instances[name]
-    if inst.enabled ~= false and breaker.state(dict, inst.keys.breaker, at) == "open" and dict:add("pl:" .. name, 1, RECOVERY_PROBE_S) then
+    if inst.in_service and breaker.state(dict, inst.keys.breaker, at) == "open" and dict:add("pl:" .. name, 1, RECOVERY_PROBE_S) then
       ngx.timer.at(0, function(premature)
         if not premature then probe(inst, dict) end
       end)

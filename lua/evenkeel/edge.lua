@@ -196,22 +196,24 @@ for i = 1, 32 do candidates[i] = {} end
 local gathered_for, gathered_n            -- whose look they hold
 
 --- The eligible instances of a tier, gathered in the scratch tables.
---- @return n, and how the others are: {usable, full, cooling_s (least, or nil), with_retry_after}
+--- @param look filled with how the others are, if given: {usable, full, open, cooling_s (least, or nil)}
+--- @return n
 local function gather(req, at, look)
   local instances, tried, latency_kind = req.tier_instances, req.tried, req.latency_kind
-  local n, usable, full, open, cooling = 0, 0, 0, 0, nil
+  local n, usable, full, open, doubtful, cooling = 0, 0, 0, 0, 0, nil
   local panic = false
   ::again::
   for i = 1, #instances do
     local inst = instances[i]
-    if inst.enabled ~= false and not inst.drain and inst.healthy ~= false then
+    if inst.in_service then
       local v = live.view(inst, at)
       if not v.blocked then
         usable = usable + 1
         local cooldown = v.cooldown_until - at
         local state = v.breaker
-        if state == "open" and not panic then
+        if state == "open" and not (panic and not v.probe_bad) then
           open = open + 1
+          if not v.probe_bad then doubtful = doubtful + 1 end
         elseif cooldown > 0 then
           if not cooling or cooldown < cooling then cooling = cooldown end
         elseif not tried[inst.name] then
@@ -240,10 +242,10 @@ local function gather(req, at, look)
       end
     end
   end
-  -- Panic: more than half of the tier is ejected by passive signs, so the signs are the problem; the few that are left would be
+  -- Panic: more than half of the tier is ejected by passive signs only, so the signs are the problem; the few that are left would be
   -- flooded. With none left there is nobody to protect, and the next tier takes over.
-  if open * 2 > usable and open < usable and n > 0 and not panic then
-    panic, n, usable, full, open, cooling = true, 0, 0, 0, 0, nil
+  if doubtful * 2 > usable and n > 0 and not panic then
+    panic, n, usable, full, open, doubtful, cooling = true, 0, 0, 0, 0, 0, nil
     goto again
   end
   gathered_for, gathered_n = req, n
@@ -297,6 +299,8 @@ local function release(req)
   queue.wake(req.pool)
 end
 
+M._choose, M._release = choose, release
+
 local function note(req, who, what)
   local trace = req.trace
   req.trace = trace and trace .. " " .. who .. ":" .. what or who .. ":" .. what
@@ -326,33 +330,26 @@ function M.balance()
   local at = now()
   local var = ngx.var
   if req.held and req.passed then settle(req, var.upstream_http_x_ek_outcome or "bad_gateway") end
-  local inst = req.held                     -- reserved while waiting in the queue
-  local more
-  if inst then
-    req.passed = true
-  else
+  local inst, more = req.held, nil          -- reserved while waiting in the queue
+  if req.attempts > 0 then
     -- the first attempt in a tier needs no permission of the attempt count: a backup is always reached
     local first_here = next(req.tried) == nil and req.passes == 1
-    if req.attempts > 0 and not (first_here or attempts_left(req)) then
-      req.reason = "attempts"
+    local refused = not (inst or first_here or attempts_left(req)) and "attempts" or not time_left(req, at) and "deadline"
+      or not budget.retry(req.pool, at) and "budget"
+    if refused then
+      req.reason = refused
       return ngx.exit(ngx.ERROR)
     end
-    if req.attempts > 0 and not time_left(req, at) then
-      req.reason = "deadline"
-      return ngx.exit(ngx.ERROR)
-    end
-    if req.attempts > 0 and not budget.retry(req.pool, at) then
-      req.reason = "budget"
-      return ngx.exit(ngx.ERROR)
-    end
+  end
+  if not inst then
     inst, more = choose(req, at)
     if not inst then
       req.reason = "none"
       return ngx.exit(ngx.ERROR)
     end
     req.held = inst
-    req.passed = true
   end
+  req.passed = true
   req.reason = nil
   req.attempts = req.attempts + 1
   var.ek_instance = inst.name

@@ -28,7 +28,7 @@ end
 --- Shared-dict keys of one instance, built once per snapshot.
 function M.keys(name)
   return {
-    in_flight = "f:" .. name, cooldown = "c:" .. name, strikes = "k:" .. name, blocked = "x:" .. name,
+    in_flight = "f:" .. name, cooldown = "c:" .. name, strikes = "k:" .. name, blocked = "x:" .. name, probe = "p:" .. name,
     limit = "l:" .. name, limit_at = "la:" .. name, limit_ok = "lo:" .. name, limit_was = "lw:" .. name,
     refused_at = "ra:" .. name, borne = "rb:" .. name, row_at = "rr:" .. name,
     stream = "ts:" .. name, stream_at = "tsa:" .. name, json = "tj:" .. name, json_at = "tja:" .. name,
@@ -56,13 +56,15 @@ local function refresh(v, inst, now)
   v.json = M.drift(dict:get(k.json), inst.base_latency_s, now - (dict:get(k.json_at) or now))
   v.breaker, v.open_until = breaker.state(dict, k.breaker, now)
   v.warmth = v.breaker == "closed" and breaker.warmth(dict:get(k.breaker.closed_at), now) or 1
+  v.probe_bad = v.breaker == "open" and dict:get(k.probe) == "bad"
   v.cooldown_until = dict:get(k.cooldown) or 0
   v.blocked = dict:get(k.blocked)
   v.limit = M.working_limit(inst, now)
   return v
 end
 
---- The live view of an instance: {stream, json (s), breaker, open_until, warmth, cooldown_until, blocked, limit}.
+--- The live view of an instance:
+--- {stream, json (s), breaker, open_until, probe_bad (open, and a probe agrees), warmth, cooldown_until, blocked, limit}.
 function M.view(inst, now)
   local v = views[inst.name]
   if not v then
