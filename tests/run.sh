@@ -3,20 +3,22 @@
 #
 # The last line reads `N passed, N failed` (`, N skipped` may follow). The exit code is 0 only if something passed and
 # nothing failed. Every runner's whole output lies in tests/results/; a failing one's is printed as well.
-# A new part is a function part_NAME here and its name in all_parts.
+# A new part is a function part_NAME here and its name in all_parts, or in more_parts if it only runs when asked for.
+# Options go to the failover kit: tests/run.sh failover --fast.
 set -Eeuo pipefail
 export LC_ALL=C.UTF-8
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 results=$root/tests/results
 all_parts=(lint lua unit launcher e2e)
+more_parts=(failover)
+kit_options=()
 passed=0 failed=0 skipped=0
 table=''
 
 export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1 MSBUILDDISABLENODEREUSE=1 DOTNET_CLI_USE_MSBUILD_SERVER=0
 export HOME=${HOME:-$root/.evenkeel-build/home}
 cd "$root"
-exec </dev/null
 
 begin() { name=$1 began_s=$SECONDS log=$results/$1.log; printf '%s\n' "── $name"; }
 
@@ -26,7 +28,9 @@ record() { # PASSED FAILED SKIPPED: of the part that began last
   printf '   %d passed, %d failed, %d skipped in %d s\n' "$1" "$2" "$3" "$(( SECONDS - began_s ))"
 }
 
-show_log() { sed 's/^/   | /' -- "$log" | tail -n "${1:-200}"; }
+show_log() { # without what went well
+  grep -avE '^ +Passed |^[^ ]+Z (info|dbug): |^ok ' -- "$log" | tail -n 300 | sed 's/^/   | /' || true
+}
 
 check() { # NAME COMMAND…: a check that passes or fails as a whole
   begin "$1"; shift
@@ -47,7 +51,7 @@ part_lua() {
   begin busted
   busted -f tests/lua/.busted -o plainTerminal >"$log" 2>&1 || code=$?
   # "12 successes / 0 failures / 0 errors / 0 pending : 0.1 seconds"
-  line=$(grep -E '^[0-9]+ success(es)? / [0-9]+ failures? / [0-9]+ errors? / [0-9]+ pending' "$log" | tail -n 1 || true)
+  line=$(grep -aE '^[0-9]+ success(es)? / [0-9]+ failures? / [0-9]+ errors? / [0-9]+ pending' "$log" | tail -n 1 || true)
   read -ra numbers <<<"$(tr -cs '0-9' ' ' <<<"$line")"
   if [[ -z $line ]]; then show_log; record 0 1 0; return; fi
   local bad=$(( numbers[1] + numbers[2] ))
@@ -58,17 +62,17 @@ part_lua() {
 
 counter() { sed -nE "s/.*<Counters [^>]*\b$1=\"([0-9]+)\".*/\1/p" "$trx" | head -n 1; }
 
-dotnet_tests() { # PROJECT NAME: counted from the .trx report
+dotnet_tests() { # PROJECT NAME [WORDS]: counted from the .trx report; lines with WORDS are shown as they come
   local code=0 good bad total trx
   begin "$2"
   trx=$results/$2.trx; rm -f -- "$trx"
   dotnet test "$1" --nologo --logger "trx;LogFileName=$2.trx" --logger 'console;verbosity=normal' \
-    --results-directory "$results" 2>&1 | tee "$log" | { grep --line-buffered -E '^ +(Failed|Skipped) |error ' || true; } || code=$?
+    --results-directory "$results" 2>&1 | tee "$log" | { grep -a --line-buffered -E "^ +(${3:-Failed|Skipped}) |: error " || true; } || code=$?
   if [[ ! -s $trx ]]; then show_log; record 0 1 0; return; fi
   good=$(counter passed) bad=$(counter failed) total=$(counter total)
   bad=$(( bad + $(counter error) + $(counter timeout) + $(counter aborted) ))
   (( code == 0 || bad > 0 )) || bad=1                  # the host broke down after the last test
-  (( bad == 0 )) || show_log 400
+  (( bad == 0 )) || show_log
   record "$good" "$bad" "$(( total > good + bad ? total - good - bad : 0 ))"
 }
 
@@ -98,16 +102,34 @@ part_launcher() {
 
 part_e2e() {
   need_release || return 0
-  dotnet_tests tests/e2e/Evenkeel.EndToEnd.csproj e2e
+  dotnet_tests tests/e2e/Evenkeel.EndToEnd.csproj e2e 'Passed|Failed|Skipped'
+}
+
+part_failover() { # it prints its table and its own sum
+  local code=0 sum numbers
+  need_release || return 0
+  begin failover
+  dotnet run --project tests/failover -c Release -- "${kit_options[@]}" 2>&1 <&3 | tee "$log" || code=$?
+  sum=$(grep -aE '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1 || true)
+  read -ra numbers <<<"$(tr -cs '0-9' ' ' <<<"${sum:-0 0}") 0"
+  (( code == 0 || numbers[1] > 0 )) || numbers[1]=1
+  record "${numbers[0]}" "${numbers[1]}" "${numbers[2]}"
 }
 
 main() {
   local part
-  local -a parts=("$@")
+  local -a parts=()
+  while (( $# > 0 )) && [[ $1 != -* ]]; do parts+=("$1"); shift; done
+  kit_options=("$@")
   (( ${#parts[@]} > 0 )) || parts=("${all_parts[@]}")
   for part in "${parts[@]}"; do
-    [[ " ${all_parts[*]} " == *" $part "* ]] || { printf 'evenkeel: there is no test part %s (%s)\n' "$part" "${all_parts[*]}" >&2; exit 2; }
+    [[ " ${all_parts[*]} ${more_parts[*]} " == *" $part "* ]] \
+      || { printf 'evenkeel: there is no test part %s (%s)\n' "$part" "${all_parts[*]} ${more_parts[*]}" >&2; exit 2; }
   done
+  if (( ${#kit_options[@]} > 0 )) && [[ " ${parts[*]} " != *' failover '* ]]; then
+    printf 'evenkeel: only the part failover takes options, such as %s\n' "${kit_options[0]}" >&2; exit 2
+  fi
+  exec 3<&0 </dev/null      # nothing may wait for a person, but for the kit when it is told to
   mkdir -p -- "$results"
   for part in "${parts[@]}"; do "part_$part"; done
   printf '\n%-22s %6s %6s %7s %8s\n%s\n' PART PASSED FAILED SKIPPED TIME "$table"
