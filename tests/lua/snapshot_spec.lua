@@ -106,6 +106,25 @@ describe("a snapshot", function()
     assert.is_true(compiled(function(doc) doc.instances[3].tls = nil end).instances["official-1"].tls_verify)
   end)
 
+  it("knows which instances are in service", function()
+    local function in_service(change) return compiled(change).instances["official-1"].in_service end
+    assert.is_true(in_service())
+    for _, out in ipairs { { "enabled", false }, { "drain", true }, { "healthy", false } } do
+      assert.is_false(in_service(function(doc) doc.instances[3][out[1]] = out[2] end), out[1])
+    end
+    assert.is_true(in_service(function(doc)
+      local inst = doc.instances[3]
+      inst.enabled, inst.drain, inst.healthy = nil, nil, nil
+    end))
+  end)
+
+  it("keeps an instance out until the running text has opened its door", function()
+    snapshots.use(fake_dict.new(ngx_stand_in.clock), "/nonexistent/snapshot.json", { "lite", "official-1" })
+    local instances = compiled().instances
+    assert.is_true(instances["official-1"].in_service)
+    assert.is_false(instances["hosted-b"].in_service)
+  end)
+
   it("takes null for absent", function()
     local snapshot = compiled(function(doc)
       local inst, pool = doc.instances[3], doc.pools[1]
