@@ -1,4 +1,3 @@
-using System.Collections.Concurrent;
 using Evenkeel.EndToEnd.Stacks;
 using Evenkeel.Provider;
 using Xunit;
@@ -10,6 +9,10 @@ namespace Evenkeel.EndToEnd;
 public sealed class ChangeTests(SharedStack shared)
 {
     private const int Streams = 20;
+    private const string LongPrompt = "A long one.";
+
+    /// <summary>A reload waits for the end of the last one's old workers.</summary>
+    private static readonly TimeSpan s_reload = TimeSpan.FromSeconds(40);
 
     [Fact]
     public async Task A_new_weight_changes_the_split_within_a_second_and_touches_neither_nginx_conf_nor_a_worker()
@@ -47,28 +50,89 @@ public sealed class ChangeTests(SharedStack shared)
     public async Task An_added_and_a_removed_instance_reload_once_each_and_streams_in_flight_survive_both_whole()
     {
         await using var added = await ProviderSimulator.StartAsync(new ProviderOptions { Instances = [SharedStack.Simulated("added")] });
-        var first = shared.Stack.Workers;
+        foreach (var name in SharedStack.Mortals)
+        {
+            shared.Providers[name].AddFault("answer;tokens=20;first_token_ms=10;tokens_per_second=10", match: new FaultMatch(Stream: true));
+        }
+        using var stop = new CancellationTokenSource();
+        var streams = Enumerable.Range(0, Streams).Select(_ => StreamUntilAsync(stop.Token)).ToArray();
+        await using var load = shared.Gateway.StartLoad("mortal-model", callers: 3, afresh: true);
+        var reloads = new List<DateTime>();
         try
         {
-            var streams = await StartStreamsAsync();
+            var first = shared.Stack.Workers;
             var second = await OneReloadAsync(first, async () =>
             {
                 await shared.Admin.AddInstanceAsync("added", added["added"].BaseUrl, new { api_key = SharedStack.KeyOf("added") });
-                await shared.Admin.AcknowledgedAsync(await shared.Admin.SetFirstTierAsync("slow", "added"));
-            });
+                await shared.Admin.AcknowledgedAsync(await shared.Admin.SetFirstTierAsync("slow", "added"), s_reload);
+            }, reloads);
             Assert.Equal("added", (await shared.Gateway.AskAsync("slow-model")).Instance);
-            await AssertWholeAsync(streams);
 
-            // The node reloads only when the last reload's old workers are gone.
-            await shared.Admin.AcknowledgedAsync(await shared.Admin.SetFirstTierAsync("slow", "slow-1", "slow-2"));
-            streams = await StartStreamsAsync();
-            await OneReloadAsync(second, async () => await shared.Admin.AcknowledgedAsync(await shared.Admin.RemoveInstanceAsync("added")));
-            await AssertWholeAsync(streams);
+            await shared.Admin.SetFirstTierAsync("slow", "slow-1", "slow-2");
+            await OneReloadAsync(second, async () => await shared.Admin.AcknowledgedAsync(await shared.Admin.RemoveInstanceAsync("added"), s_reload), reloads);
             Assert.False(File.Exists(shared.Stack.PathOf("node/run/instances/added.sock")), "the removed instance's door is still there");
         }
         finally
         {
-            await shared.Admin.AcknowledgedAsync(await shared.Admin.PutConfigAsync(shared.Config.Document), TimeSpan.FromSeconds(30));
+            await stop.CancelAsync();
+            await Task.WhenAll(streams);
+            Array.ForEach(SharedStack.Mortals, name => shared.Providers[name].ClearFaults());
+            await shared.Admin.AcknowledgedAsync(await shared.Admin.PutConfigAsync(shared.Config.Document), s_reload);
+        }
+
+        var all = (await Task.WhenAll(streams)).SelectMany(stream => stream).ToList();
+        var wanted = Evenkeel.Provider.Answer.TextForPrompt(LongPrompt, tokens: 20);
+        Assert.All(all, stream => Assert.True(stream is { Head.Status: 200, Done: true, FinishReason: "stop" } && stream.Text == wanted, stream.ToString()));
+        Assert.All(reloads, reload => Assert.True(all.Count(stream => stream.Began < reload && reload < stream.Ended) >= Streams / 2, "few streams were in flight at a reload"));
+        Assert.All(await load.StopAsync(), answer => Assert.True(answer.Status == 200, answer.ToString()));
+    }
+
+    [Fact]
+    public async Task A_drained_instance_gets_no_new_calls_while_its_streams_end_in_peace_and_nothing_reloads()
+    {
+        var workers = shared.Stack.Workers;
+        await shared.Admin.AcknowledgedAsync(await shared.Admin.SetFirstTierAsync("slow", "slow-1"));
+        try
+        {
+            shared.Providers["slow-1"].AddFault("answer;tokens=30;first_token_ms=10;tokens_per_second=10", times: 5, match: new FaultMatch(Stream: true));
+            var begun = 0;
+            var streams = Enumerable.Range(0, 5).Select(_ => shared.Gateway.StreamAsync("slow-model", LongPrompt, () => Interlocked.Increment(ref begun))).ToArray();
+            await Wait.Until(() => Volatile.Read(ref begun) == 5, "all streams have begun");
+            await shared.Admin.SetFirstTierAsync("slow", "slow-1", "slow-2");
+            await shared.Admin.AcknowledgedAsync(await shared.Admin.ChangeInstanceAsync("slow-1", new { drain = true }));
+            Assert.All(streams, stream => Assert.False(stream.IsCompleted, "the streams ended too soon"));
+            Assert.All(await shared.Gateway.AskManyAsync("slow-model", calls: 40, atATime: 10), answer => Assert.Equal((200, "slow-2"), (answer.Status, answer.Instance)));
+            var wanted = Evenkeel.Provider.Answer.TextForPrompt(LongPrompt, tokens: 30);
+            Assert.All(await Task.WhenAll(streams), stream => Assert.True(stream is { Head.Status: 200, Done: true } && stream.Text == wanted, stream.ToString()));
+
+            await shared.Admin.AcknowledgedAsync(await shared.Admin.ChangeInstanceAsync("slow-1", new { drain = false, enabled = false }));
+            Assert.All(await shared.Gateway.AskManyAsync("slow-model", calls: 10, atATime: 2), answer => Assert.Equal((200, "slow-2"), (answer.Status, answer.Instance)));
+            Assert.Equal(workers, shared.Stack.Workers);
+        }
+        finally
+        {
+            await shared.Admin.AcknowledgedAsync(await shared.Admin.PutConfigAsync(shared.Config.Document));
+        }
+    }
+
+    [Fact]
+    public async Task A_pools_algorithm_can_be_changed_while_it_runs()
+    {
+        await shared.Admin.SetWeightAsync("slow-1", 100);
+        try
+        {
+            await shared.Admin.AcknowledgedAsync(await shared.Admin.ChangePoolAsync("slow", new { algorithm = "round_robin" }));
+            // One after the other on one connection, thus in one worker: strictly in turn, whatever the weights.
+            var answers = await shared.Gateway.AskManyAsync("slow-model", calls: 20, atATime: 1);
+            Assert.Equal(10, answers.Count(answer => answer.Instance == "slow-1"));
+
+            await shared.Admin.AcknowledgedAsync(await shared.Admin.ChangePoolAsync("slow", new { algorithm = "weighted" }));
+            answers = await shared.Gateway.AskManyAsync("slow-model", calls: 50, atATime: 1);
+            Assert.True(answers.Count(answer => answer.Instance == "slow-1") >= 45, "weights of 100 and 1 do not count");
+        }
+        finally
+        {
+            await shared.Admin.AcknowledgedAsync(await shared.Admin.PutConfigAsync(shared.Config.Document));
         }
     }
 
@@ -93,44 +157,32 @@ public sealed class ChangeTests(SharedStack shared)
         }
     }
 
-    /// <summary>Streams that last some seconds and are all past their first token.</summary>
-    private async Task<Task<StreamedAnswer>[]> StartStreamsAsync()
+    /// <summary>Stream after stream, each of two seconds.</summary>
+    private async Task<List<StreamedAnswer>> StreamUntilAsync(CancellationToken stop)
     {
-        foreach (var name in new[] { "slow-1", "slow-2" })
+        var streams = new List<StreamedAnswer>();
+        while (!stop.IsCancellationRequested)
         {
-            shared.Providers[name].AddFault("answer;tokens=40;first_token_ms=10;tokens_per_second=12", times: Streams, match: new FaultMatch(Stream: true));
+            streams.Add(await shared.Gateway.StreamAsync("mortal-model", LongPrompt));
         }
-        var begun = new ConcurrentBag<bool>();
-        var streams = Enumerable.Range(0, Streams).Select(_ => shared.Gateway.StreamAsync("slow-model", "A long one.", () => begun.Add(true))).ToArray();
-        await Wait.Until(() => begun.Count == Streams, "all streams have begun");
         return streams;
     }
 
-    private async Task AssertWholeAsync(Task<StreamedAnswer>[] streams)
-    {
-        var wanted = Evenkeel.Provider.Answer.TextForPrompt("A long one.", tokens: 40);
-        foreach (var stream in await Task.WhenAll(streams))
-        {
-            Assert.True(stream is { Head.Status: 200, Done: true, FinishReason: "stop" } && stream.Text == wanted, stream.ToString());
-        }
-        foreach (var name in new[] { "slow-1", "slow-2" })
-        {
-            shared.Providers[name].ClearFaults();
-        }
-    }
-
-    /// <summary>Changes, and sees that exactly one generation of workers follows the one before. Gives the new one.</summary>
-    private async Task<IReadOnlyList<int>> OneReloadAsync(IReadOnlyList<int> before, Func<Task> change)
+    /// <summary>Changes, and sees that exactly one generation of workers follows the one before. Gives the new one, and notes when it came.</summary>
+    private async Task<IReadOnlyList<int>> OneReloadAsync(IReadOnlyList<int> before, Func<Task> change, List<DateTime> reloads)
     {
         var seen = new SortedSet<int>(before);
         using var stop = new CancellationTokenSource();
         var watch = Task.Run(async () =>
         {
+            var came = DateTime.MaxValue;
             while (!stop.IsCancellationRequested)
             {
                 seen.UnionWith(shared.Stack.Workers);
+                came = came == DateTime.MaxValue && seen.Count > before.Count ? DateTime.UtcNow : came;
                 await Task.Delay(20);
             }
+            reloads.Add(came);
         });
         await change();
         await Wait.Until(() => !shared.Stack.Workers.Intersect(before).Any() && shared.Stack.Workers.Count == before.Count, "new workers have taken over");

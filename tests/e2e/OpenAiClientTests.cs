@@ -65,6 +65,17 @@ public sealed class OpenAiClientTests(SharedStack shared)
     }
 
     [Fact]
+    public async Task A_client_that_leaves_in_the_middle_of_a_stream_frees_the_provider_at_once()
+    {
+        Plain.AddFault("answer;tokens=1000;first_token_ms=10;tokens_per_second=20", times: 1);
+        using var leave = new CancellationTokenSource();
+        await shared.Gateway.StreamAsync("plain-model", "A very long one.", leave.Cancel, leave.Token);
+
+        await Wait.Until(() => LastCallOf("plain") is { Ended: true, Outcome: LedgerOutcome.ClientGone }, "the provider sees its client leave", TimeSpan.FromSeconds(2));
+        await Wait.Until(async () => await shared.Stack.Node.InFlightAsync("plain") == 0, "nothing is counted any more", TimeSpan.FromSeconds(2));
+    }
+
+    [Fact]
     public async Task A_tool_call_comes_through()
     {
         Plain.AddFault("tool_calls", times: 1);

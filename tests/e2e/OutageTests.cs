@@ -38,6 +38,23 @@ public sealed class OutageTests(OwnStack own)
     }
 
     [Fact]
+    public async Task With_the_agent_killed_nginx_serves_on_and_the_next_agent_adopts_it()
+    {
+        var (master, workers) = (own.Stack.Pid("nginx"), own.Stack.Workers);
+        own.Stack.Kill("agent");
+        AssertAllServed(await own.Gateway.AskManyAsync("chat-model", calls: 50, atATime: 10));
+
+        var up = await own.Stack.UpAsync();
+        Assert.True(up.ExitCode == 0, up.Output);
+        Assert.Equal(master, own.Stack.Pid("nginx"));
+        Assert.Equal(workers, own.Stack.Workers);
+        // It can still do its work.
+        await own.Admin.AcknowledgedAsync(await own.Admin.AddInstanceAsync("five", own.Providers["three"].BaseUrl, new { api_key = SharedStack.KeyOf("three") }));
+        Assert.Empty(workers.Intersect(own.Stack.Workers));
+        await own.Admin.AcknowledgedAsync(await own.Admin.PutConfigAsync(own.Config.Document));
+    }
+
+    [Fact]
     public async Task A_snapshot_on_disk_is_for_the_nodes_eyes_only()
     {
         await own.Admin.AcknowledgedAsync(await own.Admin.RevisionAsync());

@@ -33,6 +33,8 @@ internal sealed class AdminApi : IDisposable
 
     public Task<long> ChangeInstanceAsync(string name, object changes) => WriteAsync(HttpMethod.Patch, "instances/" + name, Config.Json(changes));
 
+    public Task<long> ChangePoolAsync(string name, object changes) => WriteAsync(HttpMethod.Patch, "pools/" + name, Config.Json(changes));
+
     public Task<long> SetWeightAsync(string name, int weight) => ChangeInstanceAsync(name, new { weight });
 
     public Task<long> AddInstanceAsync(string name, string baseUrl, object? settings = null) =>

@@ -22,8 +22,11 @@ internal sealed record Answer(int Status, string Body, IReadOnlyDictionary<strin
 }
 
 /// <summary>A streamed answer, read to its end. It is whole when it ended with [DONE].</summary>
-internal sealed record StreamedAnswer(Answer Head, string Text, string? FinishReason, bool Done, bool HasUsage)
+internal sealed record StreamedAnswer(Answer Head, string Text, string? FinishReason, bool Done)
 {
+    public DateTime Began { get; init; }
+    public DateTime Ended { get; } = DateTime.UtcNow;
+
     public override string ToString() => $"{Head}; {Text.Length} characters, finish_reason {FinishReason}, {(Done ? "whole" : "cut")}";
 }
 
@@ -84,28 +87,29 @@ internal sealed class Gateway : IDisposable
             using var answer = await _http.SendAsync(request);
             return new Answer((int)answer.StatusCode, await answer.Content.ReadAsStringAsync(), Headers(answer));
         }
-        catch (Exception fault) when (fault is HttpRequestException or IOException or TaskCanceledException)
+        catch (Exception fault) when (fault is HttpRequestException or IOException or OperationCanceledException)
         {
             return new Answer(0, "", new Dictionary<string, string>(), fault.GetBaseException().Message);
         }
     }
 
     /// <summary>Reads a stream to its end; what breaks it is in the answer's head.</summary>
-    public async Task<StreamedAnswer> StreamAsync(string model, string prompt = "Hello!", Action? onFirstText = null)
+    public async Task<StreamedAnswer> StreamAsync(string model, string prompt = "Hello!", Action? onFirstText = null, CancellationToken leave = default)
     {
+        var began = DateTime.UtcNow;
         var content = new StringContent(ChatBody(model, prompt, stream: true), Encoding.UTF8, "application/json");
-        using var request = Request(HttpMethod.Post, "/v1/chat/completions", content, []);
+        using var request = Request(HttpMethod.Post, "/v1/chat/completions", content, [("Connection", "close")]);
         var text = new StringBuilder();
         var (status, headers) = (0, (IReadOnlyDictionary<string, string>)new Dictionary<string, string>());
         string? finishReason = null;
-        var (done, usage) = (false, false);
+        var done = false;
         try
         {
-            using var answer = await _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead);
+            using var answer = await _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, leave);
             (status, headers) = ((int)answer.StatusCode, Headers(answer));
-            using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync());
+            using var reader = new StreamReader(await answer.Content.ReadAsStreamAsync(leave));
             var rest = new StringBuilder();
-            while (await reader.ReadLineAsync() is { } line)
+            while (await reader.ReadLineAsync(leave) is { } line)
             {
                 if (!line.StartsWith("data:", StringComparison.Ordinal))
                 {
@@ -119,7 +123,6 @@ internal sealed class Gateway : IDisposable
                     continue;
                 }
                 var chunk = JsonNode.Parse(data)!;
-                usage |= chunk["usage"] is not null;
                 if (chunk["choices"]?.AsArray() is [var choice, ..])
                 {
                     if ((string?)choice!["delta"]?["content"] is { Length: > 0 } piece)
@@ -133,12 +136,12 @@ internal sealed class Gateway : IDisposable
                     finishReason = (string?)choice["finish_reason"] ?? finishReason;
                 }
             }
-            return new StreamedAnswer(new Answer(status, rest.ToString().Trim(), headers), text.ToString(), finishReason, done, usage);
+            return new StreamedAnswer(new Answer(status, rest.ToString().Trim(), headers), text.ToString(), finishReason, done) { Began = began };
         }
-        catch (Exception fault) when (fault is HttpRequestException or IOException or TaskCanceledException)
+        catch (Exception fault) when (fault is HttpRequestException or IOException or OperationCanceledException)
         {
             var head = new Answer(status, "", headers, fault.GetBaseException().Message);
-            return new StreamedAnswer(head, text.ToString(), finishReason, done, usage);
+            return new StreamedAnswer(head, text.ToString(), finishReason, done) { Began = began };
         }
     }
 
@@ -158,7 +161,10 @@ internal sealed class Gateway : IDisposable
     }
 
     /// <summary>Callers that ask again and again until they are stopped.</summary>
-    public Load StartLoad(string model, int callers) => new(this, model, callers);
+    /// <param name="model">What they ask for.</param>
+    /// <param name="callers">How many of them.</param>
+    /// <param name="afresh">A new connection per call: what a reload does to idle kept connections is between nginx and HTTP.</param>
+    public Load StartLoad(string model, int callers, bool afresh = false) => new(this, model, callers, afresh);
 
     private HttpRequestMessage Request(HttpMethod method, string path, HttpContent? content, (string Name, string Value)[] headers)
     {
@@ -173,7 +179,8 @@ internal sealed class Gateway : IDisposable
     private static Dictionary<string, string> Headers(HttpResponseMessage answer) =>
         answer.Headers.Concat(answer.Content.Headers).ToDictionary(h => h.Key, h => string.Join(", ", h.Value), StringComparer.OrdinalIgnoreCase);
 
-    private sealed class RequestRecorder() : DelegatingHandler(new SocketsHttpHandler { PooledConnectionIdleTimeout = TimeSpan.FromSeconds(30) })
+    // Who leaves, leaves at once: no reading on for the sake of the connection.
+    private sealed class RequestRecorder() : DelegatingHandler(new SocketsHttpHandler { ResponseDrainTimeout = TimeSpan.Zero })
     {
         private byte[] _last = [];
 
@@ -194,20 +201,21 @@ internal sealed class Gateway : IDisposable
 /// <summary>Steady load in the background of a test.</summary>
 internal sealed class Load : IAsyncDisposable
 {
-    private readonly List<(DateTime At, Answer Answer)> _answers = [];
+    private readonly List<Answer> _answers = [];
     private readonly CancellationTokenSource _stop = new();
     private readonly Task _callers;
 
-    public Load(Gateway gateway, string model, int callers)
+    public Load(Gateway gateway, string model, int callers, bool afresh)
     {
+        (string, string)[] headers = afresh ? [("Connection", "close")] : [];
         _callers = Task.WhenAll(Enumerable.Range(0, callers).Select(async _ =>
         {
             while (!_stop.IsCancellationRequested)
             {
-                var answer = await gateway.AskAsync(model);
+                var answer = await gateway.PostAsync("/v1/chat/completions", Gateway.ChatBody(model), headers);
                 lock (_answers)
                 {
-                    _answers.Add((DateTime.UtcNow, answer));
+                    _answers.Add(answer);
                 }
                 if (answer.Status == 0)
                 {
@@ -240,7 +248,7 @@ internal sealed class Load : IAsyncDisposable
     {
         await _stop.CancelAsync();
         await _callers;
-        return [.. _answers.Select(entry => entry.Answer)];
+        return [.. _answers];
     }
 
     public async ValueTask DisposeAsync()
