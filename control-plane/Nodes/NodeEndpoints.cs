@@ -61,10 +61,11 @@ public static class NodeEndpoints
     private static async Task<Ok<GatewayStatus>> Status(NodeViews views, ConfigStore configs, DesiredState state, CancellationToken cancel)
     {
         var revision = await configs.RevisionAsync(cancel);
-        var nodes = await views.ListAsync(cancel);
+        var desired = state.Current;      // one and the same for all of the answer
+        var nodes = await views.ListAsync(desired, cancel);
         var live = nodes.Where(node => node.Live).ToList();
-        var acknowledged = state.Current?.Revision == revision && live.Count > 0 && live.All(node => node.Acknowledged);
-        return TypedResults.Ok(new GatewayStatus(revision, acknowledged, nodes, state.Current?.Snapshot.Faults ?? []));
+        var acknowledged = desired?.Revision == revision && live.Count > 0 && live.All(node => node.Acknowledged);
+        return TypedResults.Ok(new GatewayStatus(revision, acknowledged, nodes, desired?.Snapshot.Faults ?? []));
     }
 
     private static async Task<Ok<IReadOnlyList<NodeView>>> List(NodeViews views, CancellationToken cancel) => TypedResults.Ok(await views.ListAsync(cancel));
@@ -89,15 +90,18 @@ public static class NodeEndpoints
 /// <summary>Stored nodes, with their refusals, held against what they should run.</summary>
 public sealed class NodeViews(NodeStore nodes, DesiredState state, Renderer renderer)
 {
-    public async Task<IReadOnlyList<NodeView>> ListAsync(CancellationToken cancel)
+    public Task<IReadOnlyList<NodeView>> ListAsync(CancellationToken cancel) => ListAsync(state.Current, cancel);
+
+    /// <param name="desired">What the nodes are judged against; null: nothing was published yet.</param>
+    /// <param name="cancel">Up to the answer.</param>
+    public async Task<IReadOnlyList<NodeView>> ListAsync(Desired? desired, CancellationToken cancel)
     {
         var refusals = await nodes.RefusalsAsync(cancel);
-        return [.. (await nodes.ListAsync(cancel)).Select(node => View(node, refusals.GetValueOrDefault(node.Name)))];
+        return [.. (await nodes.ListAsync(cancel)).Select(node => View(node, desired, refusals.GetValueOrDefault(node.Name)))];
     }
 
-    private NodeView View(Node node, NodeReport? refusal)
+    private NodeView View(Node node, Desired? desired, NodeReport? refusal)
     {
-        var desired = state.Current;
         var text = desired?.TextFor(node.Settings, renderer).Digest;
         var active = node.Status?.ActiveWorkers.ToList() ?? [];
         return new NodeView

@@ -32,13 +32,11 @@ public sealed class Renderer(string template)
     public RenderedText Render(ConfigDocument document, NodeSettings node)
     {
         // Ordered by name: an entry that moves inside the document is not worth a reload.
-        var instances = document.Instances
-            .OrderBy(instance => instance.Name, StringComparer.Ordinal)
-            .Select(object (instance) => new Dictionary<string, object?>
-            {
-                ["name"] = NginxQuote.Identifier(instance.Name),
-                ["caFile"] = instance.Tls.CaFile is { } file && NginxQuote.Path(file) is not null ? file : null,
-            })
+        var instances = document.Instances.OrderBy(instance => instance.Name, StringComparer.Ordinal).ToList();
+        var groups = instances
+            .GroupBy(instance => instance.Tls.CaFile is { } file && NginxQuote.Path(file) is not null ? file : null)
+            .OrderBy(group => group.Key, StringComparer.Ordinal)
+            .Select(group => new Dictionary<string, object?> { ["caFile"] = group.Key, ["instances"] = Names(group) })
             .ToList();
         var model = new Dictionary<string, object?>
         {
@@ -47,10 +45,14 @@ public sealed class Renderer(string template)
             ["edgeListen"] = NginxQuote.Listen(node.EdgeListen ?? document.Gateway.Listen),
             ["adminListen"] = NginxQuote.Listen(node.AdminListen),
             ["nodeName"] = NginxQuote.Identifier(node.Name),
-            ["instances"] = instances,
+            ["instances"] = Names(instances),
+            ["adapterGroups"] = groups,
         };
         var digest = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(engine.Render(model))));
         model["textDigest"] = digest;
         return new RenderedText(engine.Render(model), digest);
     }
+
+    private static List<Dictionary<string, object?>> Names(IEnumerable<InstanceConfig> instances) =>
+        [.. instances.Select(instance => new Dictionary<string, object?> { ["name"] = NginxQuote.Identifier(instance.Name) })];
 }

@@ -28,6 +28,7 @@ local M = {}
 local MAX_ERROR_BODY = 64 * 1024
 local MAX_JSON_ANSWER = 64 * 1024 * 1024
 local ERROR_BODY_WAIT_S = 2
+local PROBE_HOLDS_S = 10          -- the result of a recovery probe says nothing about the next outage
 
 -- ------------------------------------------------------------------------------------------------------------ the request
 
@@ -51,9 +52,11 @@ local function read_call(header, body)
       match(header, "^(%d+),(%d+),(%d),(%d),(%d),(%d),(%d+),(%d),(%d),(%d+),(%d+),(%d+),(%d+),(%d+),(%d),(%d+)$")
     if model_s then
       return {
-        model_s = tonumber(model_s), model_e = tonumber(model_e), stream = stream == "1", last = last == "1", resume = resume == "1", buffer = buffer == "1",
+        model_s = tonumber(model_s), model_e = tonumber(model_e), stream = stream == "1", last = last == "1",
+        resume = resume == "1", buffer = buffer == "1",
         n = tonumber(n), tools = tools == "1", usage = tonumber(usage), options_s = tonumber(options_s), options_e = tonumber(options_e),
-        close = tonumber(close), messages_s = tonumber(messages_s), messages_e = tonumber(messages_e), keep = keep == "1",
+        close = tonumber(close),
+        messages_s = tonumber(messages_s), messages_e = tonumber(messages_e), keep = keep == "1",
         deadline = deadline_ms ~= "0" and tonumber(deadline_ms) / 1000 or nil,
       }
     end
@@ -127,6 +130,8 @@ local function report(attempt, outcome, at)
     end
     local opened, why = breaker.failure(dict, k.breaker, cfg, at, attempt.started)
     if opened then
+      -- nobody there to connect to: the first probe that gets through is news (see recovery_probes)
+      if outcome == "bad_gateway" then dict:set(k.probe, "bad", PROBE_HOLDS_S) end
       events.add("breaker_opened", inst.name, { outcome = outcome, why = why, evidence = attempt.words, request_id = attempt.request_id })
       live.touch(inst)
     end
@@ -149,6 +154,7 @@ local function fail(attempt, outcome, words)
   local header = ngx.header
   header["x-ek-outcome"] = outcome
   if attempt.retry_after_s then header["x-ek-retry-after"] = attempt.retry_after_s end
+  if attempt.hopeless then header["x-ek-again"] = "no" end
   return errors.send(status, outcome, "instance " .. attempt.inst.name .. ": " .. outcome .. (words and " (" .. attempt.words .. ")" or ""))
 end
 
@@ -184,6 +190,7 @@ local function error_answer(attempt, conn, head)
   watch_rate_limit_headers(attempt, head.headers)
   if status < 400 then return fail(attempt, "bad_gateway", "answered " .. status .. " (redirects are not followed)") end
   local outcome = outcomes.of_error(status, body)
+  attempt.hopeless = status == 404              -- it will not know the model a moment later, either
   if outcomes.RETRYABLE[outcome] then return fail(attempt, outcome, "HTTP " .. status .. " " .. sub(body, 1, 200)) end
   if outcome == "context_length" and not attempt.call.last then return fail(attempt, outcome, "HTTP " .. status) end
   return pass_on(attempt, outcome, status, head.headers["content-type"], body)
@@ -221,6 +228,7 @@ local function json_answer(attempt, conn, head)
   elseif verdict == "empty" then
     return fail(attempt, "empty", "the answer has no content")
   end
+  if attempt.call.stream then return fail(attempt, "bad_gateway", "answered a stream request with one JSON object") end
   attempt.latency_s = at - attempt.started
   report(attempt, "ok", at)
   watch_rate_limit_headers(attempt, head.headers)
@@ -232,13 +240,20 @@ local function json_answer(attempt, conn, head)
   keep(attempt, body)
 end
 
+-- The door that was knocked on tells the instance: "unix:run/instances/NAME.sock".
+local name_of = setmetatable({}, { __index = function(names, address)
+  local name = match(address, "([^/]+)%.sock$") or ""
+  names[address] = name
+  return name
+end })
+
 local KINDS = { ["/v1/chat/completions"] = "chat", ["/v1/completions"] = "completions", ["/v1/embeddings"] = "embeddings" }
 
 --- Serve one request at this door.
 function M.serve()
   local var = ngx.var
   local snapshot = snapshots.current()
-  local inst = snapshot and snapshot.instances[var.ek_instance]
+  local inst = snapshot and snapshot.instances[name_of[var.server_addr]]
   local uri = var.uri
   local attempt = { inst = inst, started = now(), request_id = var.http_x_request_id, kind = KINDS[uri], call = { last = true } }
   ngx.ctx.attempt = attempt
@@ -297,7 +312,6 @@ end
 -- good ends the wait early: an instance is back within seconds of its recovery. Answers that were good all along prove nothing (an
 -- instance may list models and yet fail to complete), so they change nothing.
 local RECOVERY_PROBE_S = 2
-local PROBE_HOLDS_S = 10          -- a result says nothing about the next outage
 
 local function probe(inst, dict)
   local k = inst.keys.probe

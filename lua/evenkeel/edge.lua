@@ -47,6 +47,11 @@ answers.use(ngx.shared.evenkeel_answers)
 
 -- ---------------------------------------------------------------------------------------------------------------- access
 
+local function no_such_model(model)
+  local message = "There is no model " .. json_scan.encode_string(model) .. " here. GET /v1/models lists them."
+  return errors.send(404, "model_not_found", message, "model")
+end
+
 local function list_models(snapshot, client, one)
   local data = {}
   for _, name in ipairs(snapshot.model_names) do
@@ -58,7 +63,7 @@ local function list_models(snapshot, client, one)
   end
   ngx.header["Content-Type"] = "application/json"
   if one then
-    if not data[1] then return errors.send(404, "model_not_found", "There is no model " .. json_scan.encode_string(one) .. " here.", "model") end
+    if not data[1] then return no_such_model(one) end
     ngx.print(data[1])
   else
     ngx.print('{"object":"list","data":[', concat(data, ","), "]}")
@@ -96,8 +101,10 @@ local function int(flag) return flag and 1 or 0 end
 local function call_header(req, last)
   local i = req.scan
   return concat({
-    i.model_s, i.model_e, int(req.stream), int(last), int(req.resume), int(req.pool.stream_buffer == "full"), i.n or 1, int(i.tools), req.usage,
-    i.stream_options_s or 0, i.stream_options_e or 0, i.body_close, i.messages_s or 0, i.messages_e or 0, int(req.keep), ceil((req.deadline or 0) * 1000),
+    i.model_s, i.model_e, int(req.stream), int(last), int(req.resume), int(req.pool.stream_buffer == "full"), i.n or 1,
+    int(i.tools), req.usage,
+    i.stream_options_s or 0, i.stream_options_e or 0, i.body_close, i.messages_s or 0, i.messages_e or 0, int(req.keep),
+    ceil((req.deadline or 0) * 1000),
   }, ",")
 end
 
@@ -158,7 +165,7 @@ function M.access()
   end
   local pool = snapshot.models[model] or snapshot.models["*"]
   if not pool or (client and client.may and not client.may[model]) then
-    return errors.send(404, "model_not_found", "There is no model " .. json_scan.encode_string(model) .. " here. GET /v1/models lists them.", "model")
+    return no_such_model(model)
   end
 
   local at = now()
@@ -315,6 +322,7 @@ local function settle(req, what)
   req.tried[inst.name] = (req.tried[inst.name] or 0) + 1
   note(req, inst.name, what)
   release(req)
+  live.touch(inst)                          -- the adapter may have run in another worker, which knows more than we do
 end
 
 local function attempts_left(req)
@@ -381,6 +389,7 @@ function M.escalate()
   end
   req.passed = nil
   local retry_after = tonumber(var.upstream_http_x_ek_retry_after)
+  local hopeless = var.upstream_http_x_ek_again == "no"
   req.hops = req.hops + 1
   if req.hops >= MAX_HOPS then return to_fallback(req, "hops") end
 
@@ -391,7 +400,7 @@ function M.escalate()
     local action, wait_s = escalation.decide {
       eligible = n, line = queue.busy(pool), usable = look.usable, full = look.full, cooling_s = look.cooling_s, open = look.open,
       last_outcome = req.last_instance and req.last_outcome or nil, retry_after = req.last_instance ~= nil and retry_after ~= nil,
-      waited = req.waited == req.tier, passes = req.passes,
+      hopeless = hopeless, waited = req.waited == req.tier, queued = req.queued == req.tier, passes = req.passes,
       has_next_tier = req.tier < #pool.tiers, attempts_left = attempts_left(req), stop = req.reason,
       time_left_s = req.deadline and req.deadline - at or nil,
       max_wait_s = (pool.retry.retry_after_max_wait_ms or 3000) / 1000, queue_timeout_s = pool.queue.timeout_ms / 1000,
@@ -415,10 +424,10 @@ function M.escalate()
       end
       req.last_outcome = "saturated"
       req.queue_said = why
-      req.waited = req.tier
+      req.queued = req.tier
     elseif action == "next_tier" then
       enter_tier(req, var, req.tier + 1)
-      req.waited = nil
+      req.waited, req.queued = nil, nil
       req.last_instance = nil
       -- an empty next tier is known at once: do not spend an internal redirect on it
       if gather(req, at, look) > 0 then return end

@@ -18,7 +18,9 @@ local TRANSIENT = { bad_gateway = true, server_error = true, empty = true, trunc
 ---   last_outcome    of the last attempt of this request in this tier, nil if there was none
 ---   retry_after     that attempt was told when to come back
 ---   line            others are waiting in this pool's queue already
----   waited          this request has waited in this tier already
+---   hopeless        the last attempt failed for a reason that will not go away by itself
+---   waited          this request has waited out a cooldown in this tier already
+---   queued          it has stood in the queue in this tier already
 ---   passes          passes over this tier so far, this one included
 ---   has_next_tier, attempts_left
 ---   stop            "deadline" | "budget" | "attempts": why the balancer gave up, nil otherwise
@@ -35,14 +37,14 @@ function M.decide(s)
   if s.last_outcome == "context_length" then return onward end
   if s.stop == "attempts" or not s.attempts_left then return onward end
 
-  if (s.full > 0 or (s.eligible > 0 and s.line)) and not s.waited then
+  if (s.full > 0 or (s.eligible > 0 and s.line)) and not s.queued then
     return "queue", min(s.queue_timeout_s, time_left - 0.05)
   end
   if s.eligible > 0 and s.passes < 4 then return "retry", 0 end
 
   -- one transient error of a lone instance: it is asked once more; with no tier behind it, as long as attempts last
   local nobody_open = s.open == 0 and not s.cooling_s
-  if TRANSIENT[s.last_outcome] and nobody_open and s.usable > 0 then
+  if TRANSIENT[s.last_outcome] and not s.hopeless and nobody_open and s.usable > 0 then
     if s.usable == 1 and s.passes == 1 or not s.has_next_tier then
       local wait = min((0.05 + 0.1 * s.jitter) * 2 ^ (s.passes - 1), LONGEST_PAUSE_S)
       if wait < time_left then return "retry", wait end

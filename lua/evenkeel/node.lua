@@ -25,7 +25,6 @@ end
 
 function M.init(options)
   require "resty.core"
-  C.umask(63)                                     -- 0077: what a worker writes is its own
   M.name, M.text_digest = options.node, options.text_digest
   M.prefix = ngx.config.prefix()
   local token = read_file(M.prefix .. "token")
@@ -102,6 +101,7 @@ end
 function M.master_pid() return C.getppid() end
 
 function M.init_worker()
+  C.umask(63)                                     -- 0077: what a worker writes is its own (nginx clears it when it becomes a daemon)
   local dict = ngx.shared.evenkeel_state
   M.place = claim_place(dict)
   require("evenkeel.slots").use(dict, M.place or ("p" .. ngx.worker.pid()))

@@ -10,11 +10,12 @@ local cjson = require "cjson.safe"
 local outcomes = require "evenkeel.outcome"
 local sse = require "evenkeel.sse"
 local transport = require "evenkeel.transport"
-local decode_string = require("evenkeel.json_text").decode_string
+local json_text = require "evenkeel.json_text"
 
+local decode_string, encode_string = json_text.decode_string, json_text.encode_string
 local ngx = ngx
 local now, print, flush = ngx.now, ngx.print, ngx.flush
-local min, sub, concat = math.min, string.sub, table.concat
+local min, sub, find, gsub, format, concat = math.min, string.sub, string.find, string.gsub, string.format, table.concat
 
 local M = {}
 
@@ -75,6 +76,8 @@ local function send(s)
 end
 
 local function put(s, data)
+  -- several data lines make one event; in JSON a line end outside of strings is mere space
+  if find(data, "\n", 1, true) then data = gsub(data, "\n", " ") end
   local out, n = s.out, s.n
   out[n + 1] = "data: "
   out[n + 2] = data
@@ -89,103 +92,163 @@ function M.break_off(s, outcome)
   send(s)
 end
 
+--- The beginning of a chunk of our own, with the identity of the answer: everything up to (not including) its choices.
+function M.chunk_head(s, kind)
+  local head = cjson.decode(s.head or "") or {}
+  return '{"id":' .. encode_string(type(head.id) == "string" and head.id or "evenkeel")
+    .. (kind == "chat" and ',"object":"chat.completion.chunk","created":' or ',"object":"text_completion","created":')
+    .. format("%d", tonumber(head.created) or ngx.time())
+    .. ',"model":' .. encode_string(type(head.model) == "string" and head.model or "")
+end
+
+-- One answer has one id, created and model: those of its first chunk. Usually every chunk begins with the same bytes, up to and
+-- including all three, and one comparison settles it.
+local IDENTITY = { "id", "created", "model" }
+
+local function same_identity(s, data, info)
+  local prefix = s.identity_prefix
+  if not prefix then
+    local last = math.max(info.id_e or 0, info.created_e or 0, info.model_e or 0)
+    s.identity_prefix = sub(data, 1, last)
+    s.identity_of = {}
+    for _, member in ipairs(IDENTITY) do
+      local from = info[member .. "_s"]
+      if from then s.identity_of[member] = sub(data, from, info[member .. "_e"]) end
+    end
+    return data
+  end
+  if sub(data, 1, #prefix) == prefix then return data end
+  local ranges = {}
+  for _, member in ipairs(IDENTITY) do
+    local from, to = info[member .. "_s"], info[member .. "_e"]
+    local was = s.identity_of[member]
+    if from and was and sub(data, from, to) ~= was then ranges[#ranges + 1] = { from, to, was } end
+  end
+  if #ranges == 0 then return data end
+  table.sort(ranges, function(x, y) return x[1] > y[1] end)
+  for _, r in ipairs(ranges) do data = sub(data, 1, r[1] - 1) .. r[3] .. sub(data, r[2] + 1) end
+  return data
+end
+
+-- Take one event of the stream into the record `s`. What the client may see of it goes to s.out.
+local function take(s, attempt, data)
+  local call = attempt.call
+  local kind, info = classify(data)
+  if kind == "done" then
+    s.done, s.ended = true, true
+    return
+  elseif kind == "broken" then
+    s.broken = s.broken + 1
+    return
+  elseif kind == "error" then
+    s.error, s.ended = data, true
+    return
+  end
+  if info.has_usage then s.usage = sub(data, info.usage_s, info.usage_e) end
+  if info.has_content then
+    s.content = s.content + 1
+    s.progress_at = now()
+    if not s.opened then
+      s.opened, s.head = true, data
+      attempt.latency_s = s.progress_at - attempt.started
+    end
+    if info.has_tool_calls then s.tool_calls = true end
+    if s.resumable then remember(s, data, info) end
+  end
+  if info.has_finish then
+    s.finish_at = s.finish_at or now()
+    s.finishes = s.finishes + 1
+    if s.finishes > call.n and not info.has_content then return end          -- one finish per choice
+    s.finish_reason = info.finish_s and decode_string(data, info.finish_s, info.finish_e) or s.finish_reason
+    -- cut off by max_tokens or by a filter before a word was said: that is an answer, too
+    if not s.opened and s.finish_reason ~= "stop" then s.opened, s.head = true, data end
+  end
+  if s.hide_usage and info.has_usage and info.choices == 0 then return end
+  put(s, same_identity(s, data, info))
+end
+
+-- A stream that keeps coming, but at a crawl.
+local function drips(s, inst, at)
+  local floor = inst.min_tokens_per_second
+  if not floor or floor <= 0 or not s.opened or s.finish_at or at - s.window_at < RATE_WINDOW_S then return false end
+  if (s.content - s.window_content) / (at - s.window_at) < floor then return true end
+  s.window_at, s.window_content = at, s.content
+  return false
+end
+
 --- Relay an SSE answer. @param door {fail, pass_on, report, keep} of the adapter
 function M.stream(attempt, conn, door)
   local inst, call = attempt.inst, attempt.call
-  local hide_usage, buffer = call.usage ~= 1 and not call.show_usage, call.buffer
-  local resumable = call.resume and attempt.kind == "chat" and call.n == 1 and not buffer
   local parser = sse.new(MAX_EVENT)
+  local buffer = call.buffer
   local s = {
-    out = {}, n = 0, sent = 0, committed = false, resumable = resumable,
-    text_content = {}, text_reasoning = {}, size = 0, content = 0,
+    out = {}, n = 0, sent = 0, committed = false, ended = false, done = false,
+    opened = false,                         -- the first content token has come (the gate is open unless everything is buffered)
+    hide_usage = call.usage ~= 1 and not call.show_usage,
+    resumable = call.resume and attempt.kind == "chat" and call.n == 1 and not buffer,
+    text_content = {}, text_reasoning = {}, size = 0, bytes = 0, content = 0, finishes = 0, broken = 0,
+    progress_at = now(), window_at = now(), window_content = 0,
   }
   attempt.stream = s
-  local progress_at = now()
-  local window_at, window_content = progress_at, 0
-  local opened = false                    -- the first content token has come (the gate is open unless everything is buffered)
-  local ended, why, mid_error
+  local why
 
-  while not ended do
-    local until_ = not opened and attempt.first_deadline
+  while not s.ended do
+    local until_ = not s.opened and attempt.first_deadline
       or s.finish_at and min(s.finish_at + FINISH_GRACE_S, attempt.deadline)
-      or min(progress_at + inst.idle_s, attempt.deadline)
+      or min(s.progress_at + inst.idle_s, attempt.deadline)
     local chunk
     chunk, why = transport.read(conn, until_)
     if not chunk then break end
+    s.bytes = s.bytes + #chunk
     local ok, fault = parser:feed(chunk)
-    while ok do
-      local data = parser:next()
+    while ok and not s.ended do
+      local data
+      data, fault = parser:next()
       if not data then break end
-      local kind, info = classify(data)
-      if kind == "done" then
-        s.done, ended = true, true
-        break
-      elseif kind == "broken" then
-        s.broken = (s.broken or 0) + 1
-      elseif kind == "error" then
-        mid_error, ended = data, true
-        break
-      else
-        if info.has_usage then s.usage = sub(data, info.usage_s, info.usage_e) end
-        if info.has_content then
-          s.content = s.content + 1
-          progress_at = now()
-          if not opened then
-            opened = true
-            attempt.latency_s = progress_at - attempt.started
-            s.head = data
-          end
-          if s.resumable then remember(s, data, info) end
-        end
-        if info.has_finish then
-          s.finish_at = s.finish_at or now()
-          s.finish_reason = info.finish_s and decode_string(data, info.finish_s, info.finish_e) or s.finish_reason
-          -- cut off by max_tokens or by a filter before a word was said: that is an answer, too
-          if not opened and s.finish_reason ~= "stop" then
-            opened = true
-            s.head = data
-          end
-        end
-        if not (hide_usage and info.has_usage and info.choices == 0) then put(s, data) end
-      end
+      take(s, attempt, data)
     end
-    if not ok then
+    if fault then
       why = fault
       break
     end
-    if opened and not buffer then
+    if buffer and s.bytes > MAX_BUFFER then buffer = nil end          -- too much to hold back: an ordinary stream from here on
+    if s.opened and not buffer then
       open_gate(s)
       if not send(s) then
         transport.close(conn)
         return door.report(attempt, "client_gone", now())
       end
-    elseif s.n > 3 * 4096 and buffer and parser.total and parser.total > MAX_BUFFER then
-      buffer = nil                        -- too much to hold back: from here on it is an ordinary stream
     end
-    if inst.min_tokens_per_second and inst.min_tokens_per_second > 0 and opened and not s.finish_at then
-      local at = now()
-      if at - window_at >= RATE_WINDOW_S then
-        if (s.content - window_content) / (at - window_at) < inst.min_tokens_per_second then
-          why = "drip"
-          break
-        end
-        window_at, window_content = at, s.content
-      end
+    local at = now()
+    if drips(s, inst, at) then
+      why = "drip"
+      break
     end
-    ended = ended or (s.finish_at and now() - s.finish_at > FINISH_GRACE_S)
+    if s.finish_at and at - s.finish_at > FINISH_GRACE_S then break end
+  end
+  -- a last event without its blank line is an event all the same, if it is whole
+  if not s.ended and why == nil then
+    local rest = parser:finish()
+    if rest then take(s, attempt, rest) end
   end
 
   local at = now()
   -- ---- whole?
-  if not mid_error and (s.done or s.finish_at) and opened then
+  if not s.error and (s.done or s.finish_at) and s.opened then
     open_gate(s)
+    if not s.finish_at and (attempt.kind == "chat" or attempt.kind == "completions") then
+      local reason = encode_string(s.tool_calls and "tool_calls" or "stop")
+      put(s, M.chunk_head(s, attempt.kind) .. (attempt.kind == "chat" and ',"choices":[{"index":0,"delta":{},"finish_reason":'
+        or ',"choices":[{"index":0,"text":"","finish_reason":') .. reason .. "}]}")
+    end
     put(s, "[DONE]")
     door.report(attempt, "ok", at)
     local sent = send(s)
     ngx.eof()
     if not sent then return transport.close(conn) end
     if call.keep and s.resumable then
-      door.keep(attempt, answers.from_stream(cjson.decode(s.head) or {}, concat(s.text_content), concat(s.text_reasoning), s.finish_reason or "stop"))
+      door.keep(attempt, answers.from_stream(cjson.decode(s.head) or {}, concat(s.text_content), concat(s.text_reasoning),
+        s.finish_reason or "stop"))
     end
     -- let the connection live: its last chunk is on the way
     if s.done then
@@ -198,26 +261,26 @@ function M.stream(attempt, conn, door)
   -- ---- not whole: name it
   transport.close(conn)
   local outcome
-  if mid_error then
-    outcome = outcomes.of_error(200, mid_error)
+  if s.error then
+    outcome = outcomes.of_error(200, s.error)
     if outcome == "empty" then outcome = "server_error" end
   elseif attempt.clients_deadline and at >= attempt.deadline then
     outcome = "client_gone"
   elseif why == "timeout" then
-    outcome = opened and "stalled" or "timeout_first_token"
+    outcome = s.opened and "stalled" or "timeout_first_token"
   elseif why == "drip" then
     outcome = "stalled"
-  elseif why == nil and (s.done or s.finish_at or s.content == 0) and not opened then
+  elseif why == nil and (s.done or s.finish_at or s.content == 0) and not s.opened then
     outcome = "empty"
   else
-    outcome = opened and "truncated" or "bad_gateway"
+    outcome = s.opened and "truncated" or "bad_gateway"
   end
   if not s.committed then
     attempt.latency_s = nil
-    if mid_error and not outcomes.RETRYABLE[outcome] and (outcome ~= "context_length" or call.last) then
-      return door.pass_on(attempt, outcome, 400, nil, mid_error)
+    if s.error and not outcomes.RETRYABLE[outcome] and (outcome ~= "context_length" or call.last) then
+      return door.pass_on(attempt, outcome, 400, nil, s.error)
     end
-    return door.fail(attempt, outcome, why and tostring(why) or mid_error)
+    return door.fail(attempt, outcome, why and tostring(why) or s.error)
   end
   door.report(attempt, outcome, at)
   if s.resumable and outcome ~= "client_gone" then

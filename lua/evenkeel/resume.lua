@@ -90,14 +90,6 @@ local function usable(inst, at)
   return not v.blocked and v.cooldown_until <= at and v.breaker ~= "open", v.limit
 end
 
-local function chunk_head(s)
-  local head = cjson.decode(s.head or "") or {}
-  local id = type(head.id) == "string" and head.id or "evenkeel"
-  local model = type(head.model) == "string" and head.model or ""
-  return '{"id":' .. encode(id) .. ',"object":"chat.completion.chunk","created":' .. string.format("%d", tonumber(head.created) or ngx.time())
-    .. ',"model":' .. encode(model)
-end
-
 local function put_delta(s, relay, member, text)
   relay._put(s, s.identity .. ',"choices":[{"index":0,"delta":{"' .. member .. '":' .. encode(text) .. '},"finish_reason":null}]}')
 end
@@ -232,7 +224,7 @@ function M.continue(attempt, s, outcome, relay)
   local pool_name, tier = (ngx.var.http_x_ek_route or ""):match("^([^/]+)/(%d+)$")
   local pool = snapshot and snapshot.pools[pool_name or ""]
   if not pool then return relay.break_off(s, outcome) end
-  s.identity = chunk_head(s)
+  s.identity = relay.chunk_head(s, "chat")
   s.first_usage = s.usage and cjson.decode(s.usage) or nil
   local info = json_scan.scan(attempt.body)
   s.max_tokens = info and info.max_tokens

@@ -28,6 +28,7 @@ describe("L2 decides", function()
     { "1: a 429 with a short Retry-After is waited for at the primary", { RATE_LIMITED_2S }, "retry", 1.99, 2.1 },
     { "1: by several instances as well, when all of them are cooling down", { SEVERAL, RATE_LIMITED_2S }, "retry", 1.99, 2.1 },
     { "1: once per tier, then the next tier has its turn", { RATE_LIMITED_2S, SECOND_PASS, { waited = true } }, "next_tier" },
+    { "1: as long as the pool allows", { RATE_LIMITED_2S, { cooling_s = 3 } }, "retry", 3, 3.1 },
     { "1: not longer than the pool allows", { RATE_LIMITED_2S, { cooling_s = 3.01 } }, "next_tier" },
     { "1: the time that is left counts, not the time that was told", { RATE_LIMITED_2S, { cooling_s = 0.2 } }, "retry", 0.2, 0.3 },
     { "2: a 429 without Retry-After goes to the next tier at once", { RATE_LIMITED }, "next_tier" },
@@ -41,6 +42,7 @@ describe("L2 decides", function()
     { "4: a second failure goes to the next tier", { LONE, after "server_error", SECOND_PASS }, "next_tier" },
     { "4: without a next tier it is tried on, with growing pauses", { LAST, after "server_error", SECOND_PASS }, "retry", 0.1, 0.3 },
     { "4: and further", { LAST, after "server_error", { passes = 3 } }, "retry", 0.2, 0.6 },
+    { "4: but not one that has been taken out of service meanwhile", { LAST, after "server_error", { usable = 0 } }, "fallback" },
     { "4: with pauses of a second at most", { LAST, after "server_error", { passes = 9 } }, "retry", 1, 1 },
     { "4: several instances of the last tier, too", { SEVERAL, LAST, after "server_error" }, "retry", 0.05, 0.15 },
     { "5: a reset connection is asked once more", { LONE, after "bad_gateway" }, "retry", 0.05, 0.15 },
@@ -64,11 +66,12 @@ describe("L2 decides", function()
     { "saturated: wait in line", { { full = 1 } }, "queue", 2, 2 },
     { "saturated: wait in line for the busy ones after the free one failed",
       { SEVERAL, after "server_error", { full = 2 } }, "queue", 2, 2 },
-    { "saturated: once per tier, then the next tier", { { full = 1, waited = true } }, "next_tier" },
-    { "saturated: nobody else, and the wait was in vain", { LAST, { full = 1, waited = true } }, "fallback" },
+    { "saturated: once per tier, then the next tier", { { full = 1, queued = true } }, "next_tier" },
+    { "saturated: nobody else, and the wait was in vain", { LAST, { full = 1, queued = true } }, "fallback" },
     { "saturated: no longer than the client waits", { { full = 1, time_left_s = 0.55 } }, "queue", 0.49, 0.51 },
+    { "others wait in line, but there is nobody to wait for", { { eligible = 0, line = true, open = 1 } }, "next_tier" },
     { "others wait in line: nobody overtakes them", { { eligible = 1, line = true } }, "queue", 2, 2 },
-    { "others wait in line, but this one has waited already", { { eligible = 1, line = true, waited = true } }, "retry", 0, 0 },
+    { "others wait in line, but this one has waited already", { { eligible = 1, line = true, queued = true } }, "retry", 0, 0 },
     { "somebody became free in the meantime", { { eligible = 1 } }, "retry", 0, 0 },
     { "somebody seems free, but three passes have found nobody", { { eligible = 1, passes = 4 } }, "next_tier" },
 
@@ -106,24 +109,28 @@ describe("L2 decides", function()
     local outcomes = { "server_error", "rate_limited", "timeout_first_token", "context_length", "saturated", "auth" }
     math.randomseed(7)
     for case = 1, 20000 do
-      local tiers, tier, passes, waited, steps, hops = math.random(3), 1, 1, false, 0, 0
+      local tiers, tier, passes, waited, queued, steps, hops = math.random(3), 1, 1, false, false, 0, 0
       while hops < 8 do
         steps = steps + 1
         assert(steps <= 16, "case " .. case .. " goes on and on")
         local action, wait_s = decide(situation {
           eligible = math.random(0, 2), usable = math.random(0, 3), full = math.random(0, 1), open = math.random(0, 1),
           cooling_s = math.random(2) == 1 and 4 * math.random() or nil, last_outcome = outcomes[math.random(#outcomes)],
-          retry_after = math.random(2) == 1, line = math.random(2) == 1, waited = waited, passes = passes,
+          retry_after = math.random(2) == 1, line = math.random(2) == 1, waited = waited, queued = queued, passes = passes,
           has_next_tier = tier < tiers, attempts_left = math.random(4) > 1, jitter = math.random(),
           time_left_s = math.random(2) == 1 and 5 * math.random() or nil,
         })
         if action == "fallback" then break end
         if action == "next_tier" then
           assert(tier < tiers, "there is no next tier")
-          tier, passes, waited = tier + 1, 1, false
+          tier, passes, waited, queued = tier + 1, 1, false, false
         else
           assert(wait_s >= 0 and wait_s < 3.1, "waits " .. wait_s)
-          if action == "queue" or wait_s > 0 then waited = true end
+          if action == "queue" then
+            queued = true
+          elseif wait_s > 0 then
+            waited = true
+          end
           if action == "retry" then passes, hops = passes + 1, hops + 1 end
         end
       end
