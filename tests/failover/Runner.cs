@@ -19,8 +19,8 @@ internal sealed record Result(Case Case, Judgement Judgement, Evidence? Evidence
 /// </summary>
 internal sealed class Runner(TimeScale time, ProviderSimulator simulator, GatewayClient client, OwnStack? stack, Progress progress)
 {
-    private static readonly TimeSpan Apart = TimeSpan.FromMilliseconds(40);
-    private const int Crowd = 8;
+    private static readonly TimeSpan Apart = TimeSpan.FromMilliseconds(25);
+    private const int Crowd = 12;
 
     private readonly List<Result> _results = [];
     private int _running;

@@ -10,7 +10,7 @@ internal static partial class Further
     private static IEnumerable<Case[]> Saturated()
     {
         // Two run, two wait a second in vain, two find the queue full.
-        yield return [.. Both("all saturated: 6 at once, room for 2, queue of 2 for 1 s", "2 whole; 4 × 429 with Retry-After, two at once, two after 1 s", [Primary("delay=3000")], e =>
+        yield return [.. Both("all saturated: 6 at once, room for 2, queue of 2 for 1 s", "2 whole; 4 × 429 with Retry-After, two at once, two after 1 s", [Primary("delay=1700")], e =>
         {
             var refused = e.Exchanges.Where(x => x.Status == 429).OrderBy(x => x.EndMs).ToList();
             var judge = new Judge(e).Must(refused.Count == 4, $"{refused.Count} × 429: " + string.Join(", ", e.Exchanges.Select(x => x.Status)))

@@ -66,10 +66,12 @@ internal static partial class Further
         {
             yield return In(Tls(mode), Both(name, "whole from the fallback; nothing said to the impostor", [],
                 e => new Judge(e).WholeFrom("fallback").Conduct(e.Ledger["primary"].Count == 0, "the request was sent all the same")
-                    .Must(e.Counters["primary"].TlsFailures > 0, "nobody tried")));
+                    .Must(e.Counters["primary"].ConnectionsAccepted > 0, "nobody tried")));
         }
         yield return In(Tls(TlsMode.Good), Both("certificate that holds (no fault)", "whole from the primary", [],
-            e => new Judge(e).WholeFrom("primary").TriesExactly("primary", 1)));
+            e => new Judge(e).WholeFrom("primary").TriesExactly("primary", 1))
+            // Another gateway does not know the kit's authority, which is made anew for every run.
+            .Select(one => one with { OwnStackOnly = true }).ToArray());
 
         foreach (var how in new[] { "fin", "rst" })
         {
@@ -198,7 +200,7 @@ internal static partial class Further
     {
         yield return One("events split at every byte, each an HTTP chunk", "split_bytes=1;gap_ms=0");
         yield return One("events split at every third byte, across packets", "split_bytes=3;gap_ms=0;level=wire");
-        yield return One("events split at every seventh byte, with pauses", "split_bytes=7;gap_ms=1");
+        yield return One("events split at every seventh byte, with pauses", "split_bytes=7;gap_ms=1+answer;tokens=10", 10);
         yield return One("all events in one packet", "coalesce");
         yield return One("\\r\\n line ends", "crlf");
         yield return One("\\r line ends", "crlf;end=cr");
@@ -216,8 +218,8 @@ internal static partial class Further
         yield return Both("an interim answer (103) before the real one", "whole from the primary", [Primary("interim")], e => new Judge(e).WholeFrom("primary"));
         yield return Both("a stream for JSON, JSON for a stream", "whole, in the form that was asked for", [Primary("other_kind")], e => new Judge(e).Whole());
 
-        static Case[] One(string name, string spec) =>
-            [Stream(name, "whole from the primary", [Primary(spec)], e => new Judge(e).WholeFrom("primary").TriesExactly("primary", 1))];
+        static Case[] One(string name, string spec, int tokens = 60) =>
+            [Stream(name, "whole from the primary", [Primary(spec)], e => new Judge(e).WholeFrom("primary", e.First, Expected.For(e.First, tokens)).TriesExactly("primary", 1))];
 
         static string Big(Exchange x)
         {
