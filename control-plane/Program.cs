@@ -2,6 +2,7 @@ using Evenkeel;
 using Evenkeel.Auth;
 using Evenkeel.Config;
 using Evenkeel.Database;
+using Evenkeel.Health;
 using Evenkeel.Instances;
 using Evenkeel.Nodes;
 using Evenkeel.Pools;
@@ -47,6 +48,7 @@ try
     builder.Services.AddSingleton<ConfigStore>();
     builder.Services.AddSingleton<RevisionStore>();
     builder.Services.AddPublishing();
+    builder.Services.AddHealth();
 
     builder.Services.ConfigureHttpJsonOptions(json => ConfigJson.Configure(json.SerializerOptions));
     builder.Services.AddProblemDetails();
@@ -72,6 +74,7 @@ try
     app.MapPools();
     app.MapRevisions();
     app.MapNodes();
+    app.MapInstanceHealth();
 
     var database = app.Services.GetRequiredService<NpgsqlDataSource>();
     var stopping = app.Lifetime.ApplicationStopping;

@@ -1,7 +1,9 @@
 using System.Net;
 using System.Net.Http.Headers;
+using System.Text;
 using System.Text.Json;
 using Evenkeel.Config;
+using Evenkeel.Health;
 using Evenkeel.Nodes;
 
 namespace Evenkeel.Publishing;
@@ -27,7 +29,8 @@ public sealed class NodeAdmin : IDisposable
     private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan PushTimeout = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan StatusTimeout = TimeSpan.FromSeconds(2);
-    private const int AnswerMaxBytes = 1024 * 1024;
+    private const int AnswerMaxBytes = 4 * 1024 * 1024;
+    private const int DoorAnswerMaxBytes = 64 * 1024;
 
     private readonly HttpClient http;
 
@@ -69,6 +72,33 @@ public sealed class NodeAdmin : IDisposable
         catch (JsonException)
         {
             return (null, "GET /status answers with something that is not a status");
+        }
+    }
+
+    /// <summary>Asks at an instance's door. Reads no more of the answer than it takes to judge it.</summary>
+    public async Task<DoorAnswer> KnockAsync(string adminUrl, string instance, ProbeCall call, TimeSpan timeout, CancellationToken cancel)
+    {
+        using var request = new HttpRequestMessage(call.Body is null ? HttpMethod.Get : HttpMethod.Post, $"{adminUrl.TrimEnd('/')}/instances/{instance}{call.Path}");
+        if (call.Body is not null) request.Content = new StringContent(call.Body, Encoding.UTF8, "application/json");
+        using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        bounded.CancelAfter(timeout);
+        try
+        {
+            using var response = await http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, bounded.Token);
+            var outcome = response.Headers.TryGetValues("x-ek-outcome", out var words) ? words.First() : null;
+            if (call.Body is not null && response.IsSuccessStatusCode) return new DoorAnswer((int)response.StatusCode, outcome, "");
+            var body = new byte[DoorAnswerMaxBytes];
+            await using var stream = await response.Content.ReadAsStreamAsync(bounded.Token);
+            var length = await stream.ReadAtLeastAsync(body, body.Length, throwOnEndOfStream: false, bounded.Token);
+            return new DoorAnswer((int)response.StatusCode, outcome, Encoding.UTF8.GetString(body, 0, length));
+        }
+        catch (OperationCanceledException) when (!cancel.IsCancellationRequested)
+        {
+            return new DoorAnswer(null, null, "", TimedOut: true);
+        }
+        catch (Exception failure) when (failure is HttpRequestException or IOException)
+        {
+            return new DoorAnswer(null, null, "", $"its admin listener does not answer: {failure.Message}");
         }
     }
 
