@@ -3,6 +3,7 @@ using Evenkeel.Auth;
 using Evenkeel.Config;
 using Evenkeel.Database;
 using Evenkeel.Health;
+using Evenkeel.Incidents;
 using Evenkeel.Instances;
 using Evenkeel.Nodes;
 using Evenkeel.Pools;
@@ -49,6 +50,7 @@ try
     builder.Services.AddSingleton<RevisionStore>();
     builder.Services.AddPublishing();
     builder.Services.AddHealth();
+    builder.Services.AddIncidents();
 
     builder.Services.ConfigureHttpJsonOptions(json => ConfigJson.Configure(json.SerializerOptions));
     builder.Services.AddProblemDetails();
@@ -75,6 +77,7 @@ try
     app.MapRevisions();
     app.MapNodes();
     app.MapInstanceHealth();
+    app.MapIncidents();
 
     var database = app.Services.GetRequiredService<NpgsqlDataSource>();
     var stopping = app.Lifetime.ApplicationStopping;

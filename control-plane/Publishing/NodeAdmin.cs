@@ -4,6 +4,7 @@ using System.Text;
 using System.Text.Json;
 using Evenkeel.Config;
 using Evenkeel.Health;
+using Evenkeel.Incidents;
 using Evenkeel.Nodes;
 
 namespace Evenkeel.Publishing;
@@ -29,6 +30,7 @@ public sealed class NodeAdmin : IDisposable
     private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan PushTimeout = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan StatusTimeout = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan EventsTimeout = TimeSpan.FromSeconds(5);
     private const int AnswerMaxBytes = 4 * 1024 * 1024;
     private const int DoorAnswerMaxBytes = 64 * 1024;
 
@@ -72,6 +74,22 @@ public sealed class NodeAdmin : IDisposable
         catch (JsonException)
         {
             return (null, "GET /status answers with something that is not a status");
+        }
+    }
+
+    /// <summary>Events after a number, at most 1000; null: the node did not say.</summary>
+    public async Task<NodeEvents?> EventsAsync(string adminUrl, long after, CancellationToken cancel)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Get, $"{adminUrl.TrimEnd('/')}/events?after={after}");
+        var (status, body, _) = await SendAsync(request, EventsTimeout, cancel);
+        if (status != HttpStatusCode.OK) return null;
+        try
+        {
+            return JsonSerializer.Deserialize<NodeEvents>(body.Replace("\\u0000", "\\u0020"), ConfigJson.Options);   // PostgreSQL holds no NUL
+        }
+        catch (JsonException)
+        {
+            return null;
         }
     }
 
