@@ -65,6 +65,7 @@ try
     app.UseRouting();
     app.UseBearerTokens();
 
+    app.MapGet("/", () => Results.Redirect("/openapi")).AllowAnonymous().ExcludeFromDescription();
     app.MapHealth();
     app.MapOpenApi().AllowAnonymous();
     app.MapConfig();
