@@ -53,7 +53,7 @@ internal static partial class Further
                 Play = stage => stage.AskAsync(new Ask { Extra = new() { ["max_tokens"] = 50 } }),
             })];
         yield return [Stream("20 tokens, then silence; prefix completion", "whole", [Primary("stall_after_tokens=20;stall_ms=forever")],
-            e => ByPrefix(e, "assistant_last").Within(e.First, time.Ms(15_000))) with { Setting = Completing("self-hosted"), Play = AskUsage }];
+            e => ByPrefix(e, "assistant_last").Within(e.First, time.BoundMs(15_000))) with { Setting = Completing("self-hosted"), Play = AskUsage }];
         // The window over which the pace is judged is not scaled.
         yield return [Stream("1 token/s under a floor of 5", "whole in ≤ 25 s", [Primary("slow_drip=1")], e => new Judge(e).Whole().Within(e.First, 25_000)) with
         {

@@ -115,7 +115,7 @@ internal static partial class Further
 
     private static IEnumerable<Case[]> Waiting(TimeScale time)
     {
-        var (patient, budget) = (time.Ms(5000), time.Ms(15_000));
+        var (patient, budget) = (time.Ms(5000), time.BoundMs(15_000));
         yield return
         [
             Stream("\": keep-alive\" comments, then the answer within the budget", "whole from the primary", [Primary($"keepalive_comments={patient}")],
