@@ -53,6 +53,7 @@ public sealed class SharedStack : IAsyncLifetime
                 Simulated("gone"),
                 Simulated("idle"),
                 Simulated("slow-1"), Simulated("slow-2"),
+                Simulated("cut"), Simulated("continues"),
                 Simulated("vendors", s => s with { ApiKey = null, Tls = TlsMode.Good, Sni = [VendorX, VendorY] }),
                 Simulated("trusted", s => s with { Tls = TlsMode.Good }),
                 Simulated("expired", s => s with { Tls = TlsMode.Expired }),
@@ -90,7 +91,7 @@ public sealed class SharedStack : IAsyncLifetime
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), weight = ceiling, max_connections = ceiling, base_latency = "300ms" });
         }
-        foreach (var name in (string[])["lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "slow-1", "slow-2", .. Mortals])
+        foreach (var name in (string[])["lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "slow-1", "slow-2", "cut", "continues", .. Mortals])
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), max_connections = 1000 });
         }
@@ -125,6 +126,7 @@ public sealed class SharedStack : IAsyncLifetime
             .Pool("gone", [["gone"]])
             .Pool("idle", [["idle"]])
             .Pool("slow", [["slow-1", "slow-2"]])
+            .Pool("cut", [["cut"], ["continues"]])
             .Pool("vendor-x", [["vendor-x"]])
             .Pool("vendor-y", [["vendor-y"]])
             .Pool("expired", [["expired", "trusted"]], new { algorithm = "round_robin" })
