@@ -29,6 +29,7 @@ internal sealed class Stack : IAsyncDisposable
         AdminPort = Launcher.FreePort();
         _upArguments = ["up", "--state", _shownState, "--port", $"{Port}", "--admin-port", $"{AdminPort}", .. options];
         AppDomain.CurrentDomain.FirstChanceException += NoteFailure;
+        AppDomain.CurrentDomain.ProcessExit += TakeDown;
     }
 
     public int Port { get; }
@@ -135,6 +136,7 @@ internal sealed class Stack : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         AppDomain.CurrentDomain.FirstChanceException -= NoteFailure;
+        AppDomain.CurrentDomain.ProcessExit -= TakeDown;
         Gateway?.Dispose();
         Admin?.Dispose();
         Node?.Dispose();
@@ -157,6 +159,9 @@ internal sealed class Stack : IAsyncDisposable
         }
         Directory.Delete(_directory, recursive: true);
     }
+
+    /// <summary>Also when the run is interrupted.</summary>
+    private void TakeDown(object? sender, EventArgs exit) => DownAsync("--purge", "--yes").GetAwaiter().GetResult();
 
     private void Connect()
     {
