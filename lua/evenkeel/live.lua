@@ -136,14 +136,15 @@ end
 
 -- 429s in a row without `Retry-After`: how long to stay away. Exponential with jitter.
 local BACK_OFF_S, LONGEST_BACK_OFF_S, FORGET_STRIKES_S = 0.1, 30, 120
+local SEEN_S = 2 * VIEW_AGE_S            -- until every worker has seen what one has written
 
 --- A 429 arrived with `in_flight` attempts running (its own included) for an attempt that began at `started`.
---- All 429s of attempts that began before the first of them are one sign, not fifty: it makes one cooldown and one back-off.
+--- All 429s of attempts that began before all workers knew of the first are one sign, not fifty: it makes one cooldown and one back-off.
 --- @param retry_after_s what the provider asked for, nil if nothing
 --- @return seconds of the cooldown that this began, or nil if it is part of a sign that is known
 function M.rate_limited(inst, retry_after_s, in_flight, started, now, rng)
   local k = inst.keys
-  local known = started <= (dict:get(k.refused_at) or -1)
+  local known = started <= (dict:get(k.refused_at) or -1) + SEEN_S
   local borne, limit_was, strikes            -- what was running besides the refused ones was accepted
   if known then
     borne, limit_was = dict:incr(k.borne, -1, in_flight), dict:get(k.limit_was)
