@@ -86,7 +86,11 @@ internal sealed class Topology(IReadOnlyList<Case> cases, TimeScale time)
             ["base_latency"] = "500ms",
             ["timeouts"] = new JsonObject
             {
-                ["connect"] = "2s", ["first_token"] = Time(10), ["idle"] = Time(10), ["total"] = Time(member.TotalS), ["min_tokens_per_second"] = member.MinTokensPerSecond,
+                ["connect"] = "2s",
+                ["first_token"] = Time(10),
+                ["idle"] = Time(10),
+                ["total"] = Time(member.TotalS),
+                ["min_tokens_per_second"] = member.MinTokensPerSecond,
             },
         };
         if (member.Capabilities.Length > 0) instance["capabilities"] = new JsonArray([.. member.Capabilities.Select(name => JsonValue.Create(name))]);

@@ -22,6 +22,8 @@ internal static partial class Further
         { Play = AskUsage }];
         yield return [Stream("cut with a reset (RST)", "whole", [Primary(Cut + ";how=rst")], e => new Judge(e).Whole())];
         yield return [Stream("cut inside an event", "whole", [Primary(Cut + ";inside_event=true")], e => new Judge(e).Whole())];
+        yield return [Stream("cut after the last token, before the finish_reason", "whole", [Primary("cut_after_tokens=60")], e => new Judge(e).Whole())];
+        yield return [Stream("cut after the last token; the fallback completes prefixes", "whole", [Primary("cut_after_tokens=60")], e => new Judge(e).Whole()) with { Setting = Completing("deepseek") }];
         yield return [Stream("error event in the middle", "whole", [Primary("error_event_after=20")], e => new Judge(e).Whole())];
         yield return [Stream("error event in the middle, then [DONE]", "whole", [Primary("error_event_after=20;done=true")], e => new Judge(e).Whole())];
         yield return [Stream("cut once, no other instance", "whole from the same instance", [Primary(Cut, 1)], e => new Judge(e).Whole()) with { Setting = Setting.Lone }];

@@ -145,6 +145,11 @@ internal static class Sixteen
 
     private static Case One(int number, string name, string wanted, Trouble[] troubles, Func<Evidence, Judgement> judge) => new()
     {
-        Number = $"{number}", Name = name, Wanted = wanted, Section = Section.Sixteen, Troubles = troubles, Judge = judge,
+        Number = $"{number}",
+        Name = name,
+        Wanted = wanted,
+        Section = Section.Sixteen,
+        Troubles = troubles,
+        Judge = judge,
     };
 }
