@@ -18,7 +18,6 @@ public sealed class SharedStack : IAsyncLifetime
     /// <summary>The vendors behind one address are told apart by these names only.</summary>
     internal const string VendorX = "vendor-x.test", VendorY = "vendor-y.test";
 
-    private string _scratch = "";
     private Stack? _stack;
     private ProviderSimulator? _providers;
 
@@ -36,8 +35,8 @@ public sealed class SharedStack : IAsyncLifetime
 
     public async Task InitializeAsync()
     {
-        _scratch = Stack.ScratchDirectory();
-        CaFile = Path.Combine(_scratch, "providers-ca.pem");
+        var directory = Stack.ScratchDirectory();
+        CaFile = Path.Combine(directory, "providers-ca.pem");
         _providers = await ProviderSimulator.StartAsync(new ProviderOptions
         {
             CaFile = CaFile,
@@ -62,7 +61,7 @@ public sealed class SharedStack : IAsyncLifetime
             ],
         });
         Config = Describe();
-        _stack = await Stack.StartAsync("shared", Config);
+        _stack = await Stack.StartAsync("shared", Config, directory);
     }
 
     public async Task DisposeAsync()
@@ -75,7 +74,6 @@ public sealed class SharedStack : IAsyncLifetime
         {
             await _providers.DisposeAsync();
         }
-        Directory.Delete(_scratch, recursive: true);
     }
 
     /// <summary>Calls are short unless a test is about their length; every instance demands a key of its own.</summary>
