@@ -146,6 +146,17 @@ local function report(attempt, outcome, at)
 end
 M.report = report
 
+-- A trial has shown what it was for with its first token; waiting for the end of a long answer would keep a recovered instance out.
+local function first_token(attempt)
+  local inst = attempt.inst
+  local at = now()
+  if not attempt.kind or live.view(inst, at).breaker ~= "half_open" then return end
+  if breaker.success(ngx.shared.evenkeel_state, inst.keys.breaker, inst.breaker, at, attempt.started) then
+    events.add("breaker_closed", inst.name, { outcome = "ok" })
+    live.touch(inst)
+  end
+end
+
 -- Tell the edge of a failure: status by outcome, the word in a header, a short body for those who knocked directly.
 local function fail(attempt, outcome, words)
   attempt.words = words and sub(words, 1, 300)
@@ -294,7 +305,7 @@ function M.serve()
   local content_type = head.headers["content-type"] or ""
   if stream and find(content_type, "event-stream", 1, true) or (stream and not find(content_type, "json", 1, true)) then
     watch_rate_limit_headers(attempt, head.headers)
-    return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report, keep = keep })
+    return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report, keep = keep, first_token = first_token })
   end
   return json_answer(attempt, conn, head)
 end
