@@ -27,8 +27,13 @@ record() { # PASSED FAILED SKIPPED: of the part that began last
   printf '   %d passed, %d failed, %d skipped in %d s\n' "$1" "$2" "$3" "$(( SECONDS - began_s ))"
 }
 
-show_log() { # without what went well
-  grep -avE '^ +Passed |^[^ ]+Z (info|dbug): |^ok ' -- "$log" | tail -n 300 | sed 's/^/   | /' || true
+show_log() { # what failed, with its evidence; the end of the log where no failure can be told from the rest
+  local shown
+  shown=$(awk '
+    /^( +Failed |not ok |Failure ->|Error ->)/ { on = 1 }
+    /^( +(Passed|Skipped) |ok |[0-9-]+T[0-9:.]+Z |Test Run |Total tests)/ { on = 0 }
+    on' "$log" | head -n 400 | cut -c1-500 || true)
+  printf '%s\n' "${shown:-$(tail -n 60 -- "$log" | cut -c1-500)}" | sed 's/^/   | /'
 }
 
 check() { # NAME COMMAND…: a check that passes or fails as a whole
