@@ -1,3 +1,4 @@
+using System.Net.Sockets;
 using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
@@ -19,11 +20,22 @@ internal sealed class Topology(IReadOnlyList<Case> cases, TimeScale time)
         cases.SelectMany(one => one.Setting.Tiers.SelectMany((tier, t) => tier.Select(member => (one, member, t + 1))))
             .DistinctBy(entry => entry.one.InstanceName(entry.member));
 
-    public Task<ProviderSimulator> StartAsync(int? basePort, string? caFile) => ProviderSimulator.StartAsync(new ProviderOptions
+    /// <exception cref="InvalidOperationException">A port is taken.</exception>
+    public async Task<ProviderSimulator> StartAsync(int? basePort, string? caFile)
     {
-        CaFile = caFile,
-        Instances = [.. Instances.Select((entry, i) => new InstanceOptions(entry.Case.InstanceName(entry.Member), Port: basePort + i ?? 0) { Settings = entry.Member.Simulated })],
-    });
+        try
+        {
+            return await ProviderSimulator.StartAsync(new ProviderOptions
+            {
+                CaFile = caFile,
+                Instances = [.. Instances.Select((entry, i) => new InstanceOptions(entry.Case.InstanceName(entry.Member), Port: basePort + i ?? 0) { Settings = entry.Member.Simulated })],
+            });
+        }
+        catch (SocketException fault)
+        {
+            throw new InvalidOperationException($"the simulated providers need the ports {basePort} to {basePort + Instances.Count() - 1}: {fault.Message}", fault);
+        }
+    }
 
     public static void Script(Case one, ProviderSimulator simulator)
     {

@@ -127,7 +127,7 @@ internal static class Promises
         },
         Play = stage =>
         {
-            var end = DateTimeOffset.UtcNow.AddSeconds(time.IsFast ? 8 : 15);
+            var end = DateTimeOffset.UtcNow.AddSeconds(time.IsFast ? 6 : 15);
             return stage.LoadAsync(25, i => DateTimeOffset.UtcNow < end ? new Ask(i % 2 == 0) { KeepEvents = false } : null);
         },
     };
