@@ -71,16 +71,16 @@ local function read_call(header, body)
   }
 end
 
+-- body[from .. s - 1] and the text that stands instead of body[s .. e]. Not a closure: those are never compiled.
+local function replace(pieces, n, body, from, s, e, text)
+  pieces[n + 1] = sub(body, from, s - 1)
+  pieces[n + 2] = text
+  return n + 2, e + 1
+end
+
 -- The body in pieces: the model name replaced, usage asked for; nothing else is touched.
 local function body_pieces(body, call, model)
   local pieces, n, from = {}, 0, 1
-  local function replace(s, e, text)
-    n = n + 1
-    pieces[n] = sub(body, from, s - 1)
-    n = n + 1
-    pieces[n] = text
-    from = e + 1
-  end
   local ask_usage = call.stream and call.usage ~= 1
   local options = nil
   if ask_usage and call.options_s > 0 then
@@ -88,10 +88,14 @@ local function body_pieces(body, call, model)
     given.include_usage = true
     options = cjson.encode(given)
   end
-  if options and call.options_s < call.model_s then replace(call.options_s, call.options_e, options) end
-  if model then replace(call.model_s, call.model_e, json_scan.encode_string(model)) end
-  if options and call.options_s > call.model_s then replace(call.options_s, call.options_e, options) end
-  if ask_usage and not options then replace(call.close, call.close - 1, ',"stream_options":{"include_usage":true}') end
+  local options_first = options and call.options_s < call.model_s
+  if options_first then n, from = replace(pieces, n, body, from, call.options_s, call.options_e, options) end
+  if model then n, from = replace(pieces, n, body, from, call.model_s, call.model_e, json_scan.encode_string(model)) end
+  if options and not options_first then n, from = replace(pieces, n, body, from, call.options_s, call.options_e, options) end
+  if ask_usage and not options then
+    n = replace(pieces, n, body, from, call.close, call.close - 1, ',"stream_options":{"include_usage":true}')
+    from = call.close
+  end
   n = n + 1
   pieces[n] = sub(body, from)
   local length = 0
@@ -118,9 +122,11 @@ local function report(attempt, outcome, at)
       events.add("breaker_closed", inst.name, { outcome = outcome })
       live.touch(inst)
     end
-    live.forgive(inst, attempt.started)
     live.unblock(inst)
-    live.bore(inst, slots.count(k.in_flight), at)
+    if live.view(inst, at).refused then             -- lately: there is something to forgive or to learn
+      live.forgive(inst, attempt.started)
+      live.bore(inst, slots.count(k.in_flight), at)
+    end
   elseif outcomes.FAILURES[outcome] then
     if outcome == "timeout_first_token" or outcome == "stalled" then
       -- the silence is what was slow, not all that had been told before it
