@@ -141,4 +141,4 @@ main() {
   (( failed == 0 && passed > 0 ))
 }
 
-main "$@"
+main "$@"; exit $?      # on one line: what is read while it runs may have changed by the end
