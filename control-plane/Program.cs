@@ -69,6 +69,7 @@ try
     app.UseRouting();
     app.UseBearerTokens();
 
+    app.MapGet("/", () => Results.Redirect("/openapi")).AllowAnonymous().ExcludeFromDescription();
     app.MapHealth();
     app.MapOpenApi().AllowAnonymous();
     app.MapConfig();

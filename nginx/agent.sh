@@ -90,8 +90,6 @@ write_platform() {
       if has_ipv6; then echo "resolver$servers valid=30s;"; else echo "resolver$servers valid=30s ipv6=off;"; fi
       echo "resolver_timeout 5s;"
     fi
-    certificates=$(first_file /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem)
-    [[ -n $certificates ]] && echo "lua_ssl_trusted_certificate $certificates;"
     # OpenResty brings its own libraries: Debian's would shadow them.
     if [[ -n $debian ]]; then
       architecture=$(uname -m)
@@ -101,8 +99,11 @@ write_platform() {
       echo "lua_package_path \"\$prefix/lua/?.lua;;\";"
     fi
   } >platform-http.conf.new
+  certificates=$(first_file /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem)
+  echo "${certificates:+lua_ssl_trusted_certificate $certificates;}" >platform-adapters.conf.new
   mv platform-main.conf.new platform-main.conf
   mv platform-http.conf.new platform-http.conf
+  mv platform-adapters.conf.new platform-adapters.conf
 }
 
 # --- the processes of this node: nginx processes whose working directory is ours ----------------------------------------------

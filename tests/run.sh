@@ -3,15 +3,15 @@
 #
 # The last line reads `N passed, N failed` (`, N skipped` may follow). The exit code is 0 only if something passed and
 # nothing failed. Every runner's whole output lies in tests/results/; a failing one's is printed as well.
-# A new part is a function part_NAME here and its name in all_parts, or in more_parts if it only runs when asked for.
-# Options go to the failover kit: tests/run.sh failover --fast.
+# A new part is a function part_NAME here and its name in all_parts.
+# Options go to the failover kit: tests/run.sh failover --fast. Among all parts it runs in its fast form.
+# shellcheck disable=SC2317  # with an exit at the end, shellcheck takes every function for unreachable
 set -Eeuo pipefail
 export LC_ALL=C.UTF-8
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 results=$root/tests/results
-all_parts=(lint lua unit launcher e2e)
-more_parts=(failover)
+all_parts=(lint lua unit launcher e2e failover)
 kit_options=()
 passed=0 failed=0 skipped=0
 table=''
@@ -28,8 +28,13 @@ record() { # PASSED FAILED SKIPPED: of the part that began last
   printf '   %d passed, %d failed, %d skipped in %d s\n' "$1" "$2" "$3" "$(( SECONDS - began_s ))"
 }
 
-show_log() { # without what went well
-  grep -avE '^ +Passed |^[^ ]+Z (info|dbug): |^ok ' -- "$log" | tail -n 300 | sed 's/^/   | /' || true
+show_log() { # what failed, with its evidence; the end of the log where no failure can be told from the rest
+  local shown
+  shown=$(awk '
+    /^( +Failed |not ok |Failure ->|Error ->)/ { on = 1 }
+    /^( +(Passed|Skipped) |ok |[0-9-]+T[0-9:.]+Z |Test Run |Total tests)/ { on = 0 }
+    on' "$log" | head -n 400 | cut -c1-500 || true)
+  printf '%s\n' "${shown:-$(tail -n 60 -- "$log" | cut -c1-500)}" | sed 's/^/   | /'
 }
 
 check() { # NAME COMMAND…: a check that passes or fails as a whole
@@ -121,10 +126,10 @@ main() {
   local -a parts=()
   while (( $# > 0 )) && [[ $1 != -* ]]; do parts+=("$1"); shift; done
   kit_options=("$@")
-  (( ${#parts[@]} > 0 )) || parts=("${all_parts[@]}")
+  (( ${#parts[@]} > 0 )) || { parts=("${all_parts[@]}"); kit_options=(--fast); }
   for part in "${parts[@]}"; do
-    [[ " ${all_parts[*]} ${more_parts[*]} " == *" $part "* ]] \
-      || { printf 'evenkeel: there is no test part %s (%s)\n' "$part" "${all_parts[*]} ${more_parts[*]}" >&2; exit 2; }
+    [[ " ${all_parts[*]} " == *" $part "* ]] \
+      || { printf 'evenkeel: there is no test part %s (%s)\n' "$part" "${all_parts[*]}" >&2; exit 2; }
   done
   if (( ${#kit_options[@]} > 0 )) && [[ " ${parts[*]} " != *' failover '* ]]; then
     printf 'evenkeel: only the part failover takes options, such as %s\n' "${kit_options[0]}" >&2; exit 2
@@ -137,4 +142,5 @@ main() {
   (( failed == 0 && passed > 0 ))
 }
 
-main "$@"
+# Read whole before it begins: the file may change while it runs.
+{ main "$@"; exit; }

@@ -74,6 +74,12 @@ public static partial class ConfigValidator
             {
                 faults.Add(path + ".base_url", why);
             }
+            else
+            {
+                // The node checks certificates by DNS name.
+                Require(!(instance.Tls.Verify && instance.Tls.ServerName is null && new Uri(instance.BaseUrl) is { Scheme: "https", HostNameType: not UriHostNameType.Dns }),
+                    path + ".base_url", "https to an IP address needs tls.server_name, the name in the certificate, or tls.verify: false");
+            }
 
             Secret(path + ".api_key", instance.ApiKey);
             Model(path + ".model", instance.Model);

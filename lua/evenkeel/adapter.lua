@@ -71,16 +71,16 @@ local function read_call(header, body)
   }
 end
 
+-- body[from .. s - 1] and the text that stands instead of body[s .. e]. Not a closure: those are never compiled.
+local function replace(pieces, n, body, from, s, e, text)
+  pieces[n + 1] = sub(body, from, s - 1)
+  pieces[n + 2] = text
+  return n + 2, e + 1
+end
+
 -- The body in pieces: the model name replaced, usage asked for; nothing else is touched.
 local function body_pieces(body, call, model)
   local pieces, n, from = {}, 0, 1
-  local function replace(s, e, text)
-    n = n + 1
-    pieces[n] = sub(body, from, s - 1)
-    n = n + 1
-    pieces[n] = text
-    from = e + 1
-  end
   local ask_usage = call.stream and call.usage ~= 1
   local options = nil
   if ask_usage and call.options_s > 0 then
@@ -88,10 +88,14 @@ local function body_pieces(body, call, model)
     given.include_usage = true
     options = cjson.encode(given)
   end
-  if options and call.options_s < call.model_s then replace(call.options_s, call.options_e, options) end
-  if model then replace(call.model_s, call.model_e, json_scan.encode_string(model)) end
-  if options and call.options_s > call.model_s then replace(call.options_s, call.options_e, options) end
-  if ask_usage and not options then replace(call.close, call.close - 1, ',"stream_options":{"include_usage":true}') end
+  local options_first = options and call.options_s < call.model_s
+  if options_first then n, from = replace(pieces, n, body, from, call.options_s, call.options_e, options) end
+  if model then n, from = replace(pieces, n, body, from, call.model_s, call.model_e, json_scan.encode_string(model)) end
+  if options and not options_first then n, from = replace(pieces, n, body, from, call.options_s, call.options_e, options) end
+  if ask_usage and not options then
+    n = replace(pieces, n, body, from, call.close, call.close - 1, ',"stream_options":{"include_usage":true}')
+    from = call.close
+  end
   n = n + 1
   pieces[n] = sub(body, from)
   local length = 0
@@ -118,9 +122,11 @@ local function report(attempt, outcome, at)
       events.add("breaker_closed", inst.name, { outcome = outcome })
       live.touch(inst)
     end
-    live.forgive(inst, attempt.started)
     if live.unblock(inst) then events.add("unblocked", inst.name, { outcome = outcome }) end
-    live.bore(inst, slots.count(k.in_flight), at)
+    if live.view(inst, at).refused then             -- lately: there is something to forgive or to learn
+      live.forgive(inst, attempt.started)
+      live.bore(inst, slots.count(k.in_flight), at)
+    end
   elseif outcomes.FAILURES[outcome] then
     if outcome == "timeout_first_token" or outcome == "stalled" then
       -- the silence is what was slow, not all that had been told before it
@@ -146,6 +152,17 @@ local function report(attempt, outcome, at)
   end
 end
 M.report = report
+
+-- A trial has shown what it was for with its first token; waiting for the end of a long answer would keep a recovered instance out.
+local function first_token(attempt)
+  local inst = attempt.inst
+  local at = now()
+  if not attempt.kind or live.view(inst, at).breaker ~= "half_open" then return end
+  if breaker.success(ngx.shared.evenkeel_state, inst.keys.breaker, inst.breaker, at, attempt.started) then
+    events.add("breaker_closed", inst.name, { outcome = "ok" })
+    live.touch(inst)
+  end
+end
 
 -- Tell the edge of a failure: status by outcome, the word in a header, a short body for those who knocked directly.
 local function fail(attempt, outcome, words)
@@ -299,7 +316,7 @@ function M.serve()
   local content_type = head.headers["content-type"] or ""
   if stream and find(content_type, "event-stream", 1, true) or (stream and not find(content_type, "json", 1, true)) then
     watch_rate_limit_headers(attempt, head.headers)
-    return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report, keep = keep })
+    return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report, keep = keep, first_token = first_token })
   end
   return json_answer(attempt, conn, head)
 end

@@ -48,16 +48,31 @@ function M.keepable(pool, scan, body)
   return t ~= nil and t <= 1
 end
 
+-- What stands around the messages is the same in most requests of a program: its hash is remembered.
+local MOST_RESTS, LONGEST_REST = 512, 2048
+local rests, known_rests = {}, 0
+
+local function hash_of_rest(rest)
+  local known = rests[rest]
+  if known then return known end
+  local essence = gsub(rest, '"stream_options"%s*:%s*%b{}', "")
+  essence = gsub(essence, '"stream"%s*:%s*%a+', "")
+  essence = gsub(essence, '"user"%s*:%s*"[^"\\]*"', "")
+  known = hash((gsub(essence, "[%s,]+", "")))
+  if #rest <= LONGEST_REST then
+    if known_rests >= MOST_RESTS then rests, known_rests = {}, 0 end
+    rests[rest] = known
+    known_rests = known_rests + 1
+  end
+  return known
+end
+
 --- The key of a request: what does not change the answer (stream, stream_options, user, the space between members) is left out.
 --- @param messages_s,messages_e range of the messages, or nil/0
 function M.key(client, pool_name, kind, body, messages_s, messages_e)
   local essence
   if messages_s and messages_s > 0 then
-    local rest = sub(body, 1, messages_s - 1) .. sub(body, messages_e + 1)
-    rest = gsub(rest, '"stream_options"%s*:%s*%b{}', "")
-    rest = gsub(rest, '"stream"%s*:%s*%a+', "")
-    rest = gsub(rest, '"user"%s*:%s*"[^"\\]*"', "")
-    essence = hash(sub(body, messages_s, messages_e)) .. "/" .. hash((gsub(rest, "[%s,]+", "")))
+    essence = hash(sub(body, messages_s, messages_e)) .. "/" .. hash_of_rest(sub(body, 1, messages_s - 1) .. sub(body, messages_e + 1))
   else
     essence = hash(body)
   end

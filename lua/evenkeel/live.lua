@@ -60,11 +60,13 @@ local function refresh(v, inst, now)
   v.cooldown_until = dict:get(k.cooldown) or 0
   v.blocked = dict:get(k.blocked)
   v.limit = M.working_limit(inst, now)
+  v.refused = dict:get(k.limit) ~= nil or dict:get(k.strikes) ~= nil
   return v
 end
 
 --- The live view of an instance:
---- {stream, json (s), breaker, open_until, probe_bad (open, and a probe agrees), warmth, cooldown_until, blocked, limit}.
+--- {stream, json (s), breaker, open_until, probe_bad (open, and a probe agrees), warmth, cooldown_until, blocked, limit,
+--- refused (429s are not forgotten yet, or a limit was learned)}.
 function M.view(inst, now)
   local v = views[inst.name]
   if not v then
@@ -82,14 +84,21 @@ function M.touch(inst)
   if v then v.at = -1 end
 end
 
+local STILL_FRESH_S = 1                   -- how old the time of the last sample may be: IDLE_S is told to the second only
+local AT, NOTED = { stream = "stream_at", json = "json_at" }, { stream = "stream_noted", json = "json_noted" }
+
 --- Feed a latency sample. @param kind "stream" | "json"
 function M.observe(inst, kind, seconds, now)
   local k = inst.keys
-  local key, at_key = k[kind], k[kind .. "_at"]
+  local key, at_key = k[kind], AT[kind]
   local average = dict:get(key)
-  if average then average = M.drift(average, inst.base_latency_s, now - (dict:get(at_key) or now)) end
+  local noted = k[NOTED[kind]]            -- by this worker: within STILL_FRESH_S nothing can have drifted
+  if not noted or now - noted > STILL_FRESH_S or now < noted then
+    if average then average = M.drift(average, inst.base_latency_s, now - (dict:get(k[at_key]) or now)) end
+    dict:set(k[at_key], now)
+    k[NOTED[kind]] = now
+  end
   dict:set(key, M.ewma(average, seconds))
-  dict:set(at_key, now)
 end
 
 --- Keep new attempts away until `now + seconds`; a longer cooldown that runs already stays.
@@ -136,20 +145,22 @@ end
 
 -- 429s in a row without `Retry-After`: how long to stay away. Exponential with jitter.
 local BACK_OFF_S, LONGEST_BACK_OFF_S, FORGET_STRIKES_S = 0.1, 30, 120
+local SEEN_S = 2 * VIEW_AGE_S            -- until every worker has seen what one has written
 
 --- A 429 arrived with `in_flight` attempts running (its own included) for an attempt that began at `started`.
---- All 429s of attempts that began before the first of them are one sign, not fifty: it makes one cooldown and one back-off.
+--- All 429s of attempts that began before all workers knew of the first are one sign, not fifty: it makes one cooldown and one back-off.
 --- @param retry_after_s what the provider asked for, nil if nothing
 --- @return seconds of the cooldown that this began, or nil if it is part of a sign that is known
 function M.rate_limited(inst, retry_after_s, in_flight, started, now, rng)
   local k = inst.keys
-  local known = started <= (dict:get(k.refused_at) or -1)
+  local known = started <= (dict:get(k.refused_at) or -1) + SEEN_S
   local borne, limit_was, strikes            -- what was running besides the refused ones was accepted
   if known then
     borne, limit_was = dict:incr(k.borne, -1, in_flight), dict:get(k.limit_was)
   else
     borne, limit_was = in_flight - 1, M.working_limit(inst, now)
     strikes = dict:incr(k.strikes, 1, 0) or 1
+    M.touch(inst)
     dict:expire(k.strikes, FORGET_STRIKES_S)
     if strikes == 1 then dict:set(k.row_at, now) end
     -- again refused, and with much less to bear: this is about a rate, not about a ceiling

@@ -49,6 +49,7 @@ local function claim_place(dict)
   local pid = ngx.worker.pid()
   for i = 1, MAX_WORKERS do
     if dict:add("w:" .. i, pid) then
+      if i > (dict:get("w:top") or 0) then dict:set("w:top", i) end
       dict:set("wr:" .. i, "")
       return i
     end
@@ -106,6 +107,7 @@ function M.init_worker()
   M.place = claim_place(dict)
   require("evenkeel.slots").use(dict, M.place or ("p" .. ngx.worker.pid()))
   require("evenkeel.live").use(dict)
+  if M.place then require("evenkeel.queue").use(dict, M.place) end
   math.randomseed(ngx.worker.pid() * 7919 + ngx.now() * 1000)
   local function tick(premature)
     if premature then

@@ -99,7 +99,6 @@ function M.retry_after_s(value, now, parse_http_time)
     local at = find(value, "^%a%a%a") and parse_http_time(value)
     if not at then return nil end
     s = at - now
-    if s < 0 then s = 0 end
   end
   if s < RETRY_AFTER_MIN_S then return RETRY_AFTER_MIN_S end
   if s > RETRY_AFTER_MAX_S then return RETRY_AFTER_MAX_S end

@@ -176,7 +176,7 @@ local function drips(s, inst, at)
   return false
 end
 
---- Relay an SSE answer. @param door {fail, pass_on, report, keep} of the adapter
+--- Relay an SSE answer. @param door {fail, pass_on, report, keep, first_token} of the adapter
 function M.stream(attempt, conn, door)
   local inst, call = attempt.inst, attempt.call
   local parser = sse.new(MAX_EVENT)
@@ -212,6 +212,10 @@ function M.stream(attempt, conn, door)
       break
     end
     if buffer and s.bytes > MAX_BUFFER then buffer = nil end          -- too much to hold back: an ordinary stream from here on
+    if s.opened and not s.told then
+      s.told = true
+      door.first_token(attempt)
+    end
     if s.opened and not buffer then
       open_gate(s)
       if not send(s) then

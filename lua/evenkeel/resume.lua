@@ -8,6 +8,7 @@
 -- The answer keeps one identity (id, created, model of the first attempt), one finish reason, one [DONE], and the sum of the usages.
 -- Every attempt goes through the door of its instance and holds a permit there.
 
+local budget = require "evenkeel.budget"
 local cjson = require "cjson.safe"
 local events = require "evenkeel.events"
 local json_scan = require "evenkeel.json_scan"
@@ -87,7 +88,7 @@ end
 local function usable(inst, at)
   if not inst.in_service then return false end
   local v = live.view(inst, at)
-  return not v.blocked and v.cooldown_until <= at and v.breaker ~= "open", v.limit
+  return not v.blocked and v.cooldown_until <= at and v.breaker == "closed", v.limit
 end
 
 local function put_delta(s, relay, member, text)
@@ -242,7 +243,7 @@ function M.continue(attempt, s, outcome, relay)
         return relay.break_off(s, outcome)
       end
       local ok, limit = usable(inst, at)
-      if ok and slots.acquire(inst.keys.in_flight, limit) then
+      if ok and budget.retry(pool, at) and slots.acquire(inst.keys.in_flight, limit) then
         attempts = attempts + 1
         attempt.continued_at = inst.keys.in_flight     -- given back by the adapter's log phase if the client leaves in the middle
         local result = try(attempt, s, relay, candidate, prefixed)

@@ -46,7 +46,6 @@ local function compile_instance(inst)
   inst.keys = live.keys(inst.name)
   inst.door = "unix:run/instances/" .. inst.name .. ".sock"
   inst.base_latency_s = math.max(inst.base_latency_ms, 1) / 1000
-  inst.max_connections = math.max(1, inst.max_connections)
   if inst.path == "/" then inst.path = "" end
   local t = inst.timeouts_ms
   inst.connect_s, inst.first_token_s, inst.idle_s, inst.total_s = t.connect / 1000, t.first_token / 1000, t.idle / 1000, t.total / 1000

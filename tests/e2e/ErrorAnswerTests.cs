@@ -77,7 +77,7 @@ public sealed class ErrorAnswerTests(SharedStack shared)
         var body = BodyOf(mebibytes * MiB);
         var answer = await SendAsync(body, chunked);
 
-        Assert.True(answer.Status == 200, answer.ToString());
+        Expect.Served(answer);
         var call = shared.Providers.Ledger.Entries("plain")[^1];
         Assert.Equal((body.Length, Convert.ToHexStringLower(SHA256.HashData(body))), (call.BodyBytes, call.BodySha256));
     }
@@ -166,11 +166,11 @@ public sealed class ErrorAnswerTests(SharedStack shared)
         }
         Assert.Equal(200, (await shared.Gateway.AskAsync("plain-model")).Status);
 
-        Task<Answer> AskAs(string key) =>
+        Task<Reply> AskAs(string key) =>
             shared.Gateway.PostAsync("/v1/chat/completions", Gateway.ChatBody("plain-model"), ("Authorization", "Bearer " + key));
     }
 
-    private Task<Answer> SendAsync(byte[] body, bool chunked)
+    private Task<Reply> SendAsync(byte[] body, bool chunked)
     {
         HttpContent content = chunked ? new UnknownLength(body) : new ByteArrayContent(body);
         content.Headers.TryAddWithoutValidation("Content-Type", "application/json");
@@ -185,7 +185,7 @@ public sealed class ErrorAnswerTests(SharedStack shared)
         return body;
     }
 
-    private static void AssertError(Answer answer, int status, string? code = null)
+    private static void AssertError(Reply answer, int status, string? code = null)
     {
         Assert.True(answer.Status == status, $"expected {status}: {answer}");
         Assert.StartsWith("application/json", answer.Header("Content-Type"));

@@ -12,7 +12,7 @@ public sealed class TlsTests(SharedStack shared)
     {
         var x = shared.Gateway.AskManyAsync("vendor-x-model", calls: 60, atATime: 10);
         var y = shared.Gateway.AskManyAsync("vendor-y-model", calls: 60, atATime: 10);
-        Assert.All((await x).Concat(await y), answer => Assert.True(answer.Status == 200, answer.ToString()));
+        Expect.Served((await x).Concat(await y));
 
         var calls = shared.Providers.Ledger.Entries("vendors").Where(call => call.Method == "POST").ToList();
         Assert.All(calls, call => Assert.Equal(call.Model == "vendor-x-model" ? SharedStack.VendorX : SharedStack.VendorY, call.Sni));
@@ -32,7 +32,7 @@ public sealed class TlsTests(SharedStack shared)
 
         var answers = await shared.Gateway.AskManyAsync(pool + "-model", calls: 6, atATime: 1);
 
-        Assert.All(answers, answer => Assert.True(answer.Status == 200, answer.ToString()));
+        Expect.Served(answers);
         Assert.All(answers, answer => Assert.Equal("trusted", answer.Instance));
         Assert.Contains(answers, answer => answer.Attempts == 2);
         if (pool != "unknown-authority")
@@ -47,7 +47,7 @@ public sealed class TlsTests(SharedStack shared)
     public async Task Verification_can_be_switched_off_for_one_instance()
     {
         var answer = await shared.Gateway.AskAsync("unverified-model");
-        Assert.True(answer.Status == 200, answer.ToString());
+        Expect.Served(answer);
         Assert.Equal("unverified", answer.Instance);
     }
 }

@@ -24,7 +24,10 @@ internal sealed class GatewayClient : IDisposable
         // Whoever leaves closes at once, without reading the rest first.
         var handler = new SocketsHttpHandler
         {
-            UseProxy = false, PooledConnectionIdleTimeout = TimeSpan.FromSeconds(5), MaxResponseDrainSize = 0, ResponseDrainTimeout = TimeSpan.Zero,
+            UseProxy = false,
+            PooledConnectionIdleTimeout = TimeSpan.FromSeconds(5),
+            MaxResponseDrainSize = 0,
+            ResponseDrainTimeout = TimeSpan.Zero,
         };
         _http = new HttpClient(handler) { Timeout = Timeout.InfiniteTimeSpan };
     }

@@ -69,12 +69,13 @@ internal sealed class OwnStack : IAsyncDisposable
     public async Task<JsonNode> ValidateAsync(string json) =>
         JsonNode.Parse(await SendAsync(HttpMethod.Post, new Uri(_controlPlane, "/api/v1/config/validate"), _adminToken, json))!;
 
-    /// <summary>nginx workers that take new connections.</summary>
+    /// <summary>nginx workers that take new connections, the busiest (most open files) first.</summary>
     public IReadOnlyList<int> WorkerPids()
     {
         var master = int.Parse(File.ReadAllText(PathOf("node/run/nginx.pid")));
         return [.. Directory.EnumerateDirectories("/proc").Select(path => int.TryParse(Path.GetFileName(path), out var pid) ? pid : 0)
-            .Where(pid => pid > 0 && Parent(pid) == master && Title(pid) == "nginx: worker process")];
+            .Where(pid => pid > 0 && Parent(pid) == master && Title(pid) == "nginx: worker process")
+            .OrderByDescending(OpenFiles)];
     }
 
     /// <summary>kill -9, to a worker of this stack only.</summary>
@@ -150,7 +151,10 @@ internal sealed class OwnStack : IAsyncDisposable
     {
         var start = new ProcessStartInfo(Path.Combine(_checkout, "evenkeel"), arguments)
         {
-            WorkingDirectory = _checkout, RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true,
+            WorkingDirectory = _checkout,
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
         };
         using var process = Process.Start(start)!;
         process.StandardInput.Close();
@@ -171,6 +175,18 @@ internal sealed class OwnStack : IAsyncDisposable
 
     private static int Parent(int pid) =>
         Read(pid, "stat") is { Length: > 0 } stat ? int.Parse(stat[(stat.LastIndexOf(')') + 2)..].Split(' ')[1]) : 0;
+
+    private static int OpenFiles(int pid)
+    {
+        try
+        {
+            return Directory.EnumerateFileSystemEntries($"/proc/{pid}/fd").Count();
+        }
+        catch (Exception gone) when (gone is IOException or UnauthorizedAccessException)
+        {
+            return 0;
+        }
+    }
 
     private static string Title(int pid) => Read(pid, "cmdline").Replace('\0', ' ').Trim();
 

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
 using Evenkeel.Failover;
 using Evenkeel.Failover.Cases;
 using Evenkeel.Provider;
@@ -26,11 +27,14 @@ catch (FormatException fault)
 var checkout = Checkout.Find();
 var results = Path.GetFullPath(options.Out ?? (checkout is null ? "failover-results" : Path.Combine(checkout, "tests", "results")));
 using var interrupted = new CancellationTokenSource();
-Console.CancelKeyPress += (_, pressed) =>
+void Interrupt(PosixSignalContext signal)
 {
-    pressed.Cancel = true;
+    signal.Cancel = true;
     interrupted.Cancel();
-};
+}
+using var onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Interrupt);
+using var onTerminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Interrupt);
+using var onHangUp = PosixSignalRegistration.Create(PosixSignal.SIGHUP, Interrupt);
 try
 {
     return options.List ? await ListAsync() : await JudgeAsync();

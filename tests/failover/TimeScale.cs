@@ -16,6 +16,9 @@ internal readonly record struct TimeScale(double Factor)
     /// <summary>Scaled milliseconds.</summary>
     public int Ms(double realMs) => (int)Math.Round(realMs * Factor);
 
+    /// <summary>A scaled upper bound. In a fast run with 1.5 s for what does not scale: connecting, scheduling, a busy machine.</summary>
+    public int BoundMs(double realMs) => Ms(realMs) + (IsFast ? 1500 : 0);
+
     /// <summary>Scaled time.</summary>
     public TimeSpan Seconds(double realS) => TimeSpan.FromSeconds(realS * Factor);
 

@@ -1,3 +1,4 @@
+using System.Net.Sockets;
 using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
@@ -19,11 +20,22 @@ internal sealed class Topology(IReadOnlyList<Case> cases, TimeScale time)
         cases.SelectMany(one => one.Setting.Tiers.SelectMany((tier, t) => tier.Select(member => (one, member, t + 1))))
             .DistinctBy(entry => entry.one.InstanceName(entry.member));
 
-    public Task<ProviderSimulator> StartAsync(int? basePort, string? caFile) => ProviderSimulator.StartAsync(new ProviderOptions
+    /// <exception cref="InvalidOperationException">A port is taken.</exception>
+    public async Task<ProviderSimulator> StartAsync(int? basePort, string? caFile)
     {
-        CaFile = caFile,
-        Instances = [.. Instances.Select((entry, i) => new InstanceOptions(entry.Case.InstanceName(entry.Member), Port: basePort + i ?? 0) { Settings = entry.Member.Simulated })],
-    });
+        try
+        {
+            return await ProviderSimulator.StartAsync(new ProviderOptions
+            {
+                CaFile = caFile,
+                Instances = [.. Instances.Select((entry, i) => new InstanceOptions(entry.Case.InstanceName(entry.Member), Port: basePort + i ?? 0) { Settings = entry.Member.Simulated })],
+            });
+        }
+        catch (SocketException fault)
+        {
+            throw new InvalidOperationException($"the simulated providers need the ports {basePort} to {basePort + Instances.Count() - 1}: {fault.Message}", fault);
+        }
+    }
 
     public static void Script(Case one, ProviderSimulator simulator)
     {
@@ -86,7 +98,11 @@ internal sealed class Topology(IReadOnlyList<Case> cases, TimeScale time)
             ["base_latency"] = "500ms",
             ["timeouts"] = new JsonObject
             {
-                ["connect"] = "2s", ["first_token"] = Time(10), ["idle"] = Time(10), ["total"] = Time(member.TotalS), ["min_tokens_per_second"] = member.MinTokensPerSecond,
+                ["connect"] = "2s",
+                ["first_token"] = Time(10),
+                ["idle"] = Time(10),
+                ["total"] = Time(member.TotalS),
+                ["min_tokens_per_second"] = member.MinTokensPerSecond,
             },
         };
         if (member.Capabilities.Length > 0) instance["capabilities"] = new JsonArray([.. member.Capabilities.Select(name => JsonValue.Create(name))]);

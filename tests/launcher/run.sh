@@ -288,6 +288,9 @@ END
 
 group_configuration() {
   local file=$scratch/evenkeel.yaml first
+  awk '/^```/ { inside = /yaml/; next } inside' "$root/README.md" >"$scratch/readme.yaml"
+  run dotnet "${EVENKEEL_RELEASE:-$root/.evenkeel-build/release}/control-plane/Evenkeel.ControlPlane.dll" validate "$scratch/readme.yaml"
+  promise "the README's configuration is a good one" test "$code" = 0 -a -s "$scratch/readme.yaml"
   state=$scratch/configured
   free_port; port=$REPLY; free_port; admin_port=$REPLY
   write_config "$file" 5 EK_TEST_KEY

@@ -34,6 +34,7 @@ describe("the live weight", function()
     { "it is never less than nothing, above the limit (a limit may shrink)", { weight = 50, in_flight = 60, limit = 50 }, 0 },
     { "it falls as latency rises", { weight = 50, latency_s = 4 }, 12.5 },
     { "an instance that is faster than normal gets no more than its weight", { weight = 50, latency_s = 0.1 }, 50 },
+    { "(a little faster)", { weight = 50, latency_s = 0.5 }, 50 },
     { "load and latency multiply", { weight = 20, in_flight = 5, limit = 20, latency_s = 1.5, base_latency_s = 0.75 }, 7.5 },
     { "no weight stays no weight", { weight = 0 }, 0 },
   } do
@@ -84,7 +85,7 @@ describe("weighted", function()
 
   it("finds somebody for every random number, the ends included", function()
     local list = candidates { { weight = 0 }, { weight = 0.1 }, { weight = 0.7 }, { weight = 0 } }
-    for _, number in ipairs { 0, 1e-17, 0.125, 0.1250001, 0.5, 1 - 2 ^ -53 } do
+    for _, number in ipairs { 0, 1e-17, 0.125, 0.1250001, 0.5, 1 - 2 ^ -53, 1 } do      -- 1: what rounding may make of the last
       local i = balancer.weighted(list, 4, function() return number end)
       assert(i == 2 or i == 3, "chose " .. i .. " for " .. number)
     end
@@ -95,7 +96,9 @@ describe("least_load", function()
   for _, case in ipairs {
     { "picks the least (in-flight + 1) / limit", { { in_flight = 5 }, { in_flight = 2 }, { in_flight = 9 } }, 2 },
     { "counts the attempt that is to come: a large idle one before a small idle one", { { limit = 10 }, { limit = 50 } }, 2 },
+    { "(which tips the scales here)", { { in_flight = 1, limit = 10 }, { in_flight = 4, limit = 20 } }, 1 },
     { "a larger limit bears more", { { in_flight = 10, limit = 20 }, { in_flight = 20, limit = 50 } }, 2 },
+    { "a little slowness counts as load", { { in_flight = 1, latency_s = 2 }, { in_flight = 2 } }, 2 },
     { "slowness counts as load", { { in_flight = 1, latency_s = 6 }, { in_flight = 4 } }, 2 },
     { "slowness is against its own normal", { { in_flight = 1, latency_s = 6, base_latency_s = 6 }, { in_flight = 4 } }, 1 },
     { "speed is no advantage: load spreads by limits when all are well", { { in_flight = 5, latency_s = 0.01 }, { in_flight = 4 } }, 2 },

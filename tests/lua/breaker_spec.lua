@@ -171,6 +171,14 @@ describe("the breaker", function()
     assert.same({ 0, 0 }, bench.window())
   end)
 
+  it("forgets the whole window when it closes", function()
+    local bench = new_bench { unhealthy_threshold = 1000, min_requests = 30, recovery_timeout_s = 0.1 }
+    play(bench, script(times(12, "fail", "ok", 4.9), times(5, "fail"), "fail", "> opened error_rate"))
+    assert.same({ 30, 18 }, bench.window())
+    play(bench, script(0.2, "ok", "ok", "> closed"))
+    assert.same({ 0, 0 }, bench.window())
+  end)
+
   it("leaves no counters behind once the window is over", function()
     local bench = new_bench { unhealthy_threshold = 1000, min_requests = 1000 }
     for _ = 1, 100 do

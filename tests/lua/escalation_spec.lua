@@ -43,6 +43,8 @@ describe("L2 decides", function()
     { "4: without a next tier it is tried on, with growing pauses", { LAST, after "server_error", SECOND_PASS }, "retry", 0.1, 0.3 },
     { "4: and further", { LAST, after "server_error", { passes = 3 } }, "retry", 0.2, 0.6 },
     { "4: but not one that has been taken out of service meanwhile", { LAST, after "server_error", { usable = 0 } }, "fallback" },
+    { "4: nor one that does not know the model", { LONE, after "server_error", { hopeless = true } }, "next_tier" },
+    { "4: (nobody else)", { LAST, after "server_error", { hopeless = true } }, "fallback" },
     { "4: with pauses of a second at most", { LAST, after "server_error", { passes = 9 } }, "retry", 1, 1 },
     { "4: several instances of the last tier, too", { SEVERAL, LAST, after "server_error" }, "retry", 0.05, 0.15 },
     { "5: a reset connection is asked once more", { LONE, after "bad_gateway" }, "retry", 0.05, 0.15 },

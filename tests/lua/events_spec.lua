@@ -35,6 +35,7 @@ describe("the events of a node", function()
     local cursor, seen = 0, {}
     repeat
       local got = read(cursor, 7)
+      assert(got.n <= 7)
       for _, event in ipairs(got.list) do seen[#seen + 1] = event.detail.n end
       assert.equal(0, got.dropped)
       cursor = got.cursor

@@ -30,7 +30,25 @@ describe("the global breaker", function()
     assert.is_near(0.99, pool_breaker.refusal(100, 0, 0.5), 0.001)
     assert.equal(0, pool_breaker.refusal(100, 11, 0.9))
     assert(pool_breaker.refusal(100, 9, 0.9) > 0)
-    assert.equal(0, pool_breaker.refusal(100, 2, 1), "a threshold of 100 % all but never refuses")
+    assert.equal(0, pool_breaker.refusal(100, 2, 1), "a threshold of 100 % refuses when nothing succeeds")
+    assert.is_near(0.99, pool_breaker.refusal(100, 0, 1), 0.001)
+  end)
+
+  it("refuses that share of the requests, but one a second goes through", function()
+    for i = 1, 100 do pool_breaker.count(pool, i <= 40 and "accepted" or "failed", clock.now_s) end
+    local refused = 0
+    for _ = 1, 5000 do
+      if pool_breaker.refuses(pool, clock.now_s, math.random) then refused = refused + 1 end
+    end
+    assert.is_near(1000, refused, 120)
+    clock:pass(1.5)
+    local function surely() return 0 end
+    assert.is_false(pool_breaker.refuses(pool, clock.now_s, surely))
+    assert.is_true(pool_breaker.refuses(pool, clock.now_s, surely))
+    clock:pass(0.9)
+    assert.is_true(pool_breaker.refuses(pool, clock.now_s, surely))
+    clock:pass(0.2)
+    assert.is_false(pool_breaker.refuses(pool, clock.now_s, surely))
   end)
 
   it("refuses nobody while most are served", function()
@@ -44,7 +62,7 @@ describe("the global breaker", function()
   it("stops nearly all when everything fails, but tries one a second", function()
     drive(50, 60, 0)
     local refused = drive(50, 60, 0)
-    assert(refused > 0.9, "refused " .. refused)
+    assert(refused > 0.95, "refused " .. refused)
     assert(refused < 0.985, "tried too little: refused " .. refused)
   end)
 
@@ -52,6 +70,24 @@ describe("the global breaker", function()
     drive(50, 120, 0)
     drive(50, 30, 1)
     assert.equal(0, drive(50, 60, 1))
+  end)
+
+  it("forgets an outage when as many in a row have succeeded as it takes to judge", function()
+    local function surely() return 0 end
+    local function count(n, what) for _ = 1, n do pool_breaker.count(pool, what, clock.now_s) end end
+    count(200, "failed")
+    assert.is_false(pool_breaker.refuses(pool, clock.now_s, surely), "the trial of this second")
+    clock:pass(0.5)
+    count(19, "accepted")
+    count(100, "refused")
+    assert.is_true(pool_breaker.refuses(pool, clock.now_s, surely))
+    count(1, "failed")
+    count(19, "accepted")
+    assert.is_true(pool_breaker.refuses(pool, clock.now_s, surely))
+    count(1, "accepted")
+    assert.is_false(pool_breaker.refuses(pool, clock.now_s, surely))
+    count(100, "accepted")
+    assert.is_false(pool_breaker.refuses(pool, clock.now_s, surely))
   end)
 
   it("does not take a good moment of a bad pool for its recovery", function()

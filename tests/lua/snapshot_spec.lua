@@ -70,6 +70,7 @@ describe("a snapshot", function()
   it("gives times in seconds", function()
     local inst = compiled().instances["official-1"]
     assert.same({ 0.8, 2, 10, 10, 600 }, { inst.base_latency_s, inst.connect_s, inst.first_token_s, inst.idle_s, inst.total_s })
+    assert.same({ 50, 50 }, { inst.weight, inst.max_connections })
   end)
 
   it("has a door for each instance, relative to the node's directory", function()
@@ -123,6 +124,30 @@ describe("a snapshot", function()
     local instances = compiled().instances
     assert.is_true(instances["official-1"].in_service)
     assert.is_false(instances["hosted-b"].in_service)
+  end)
+
+  -- The name that TLS verifies and asks for; nil: none is sent.
+  for _, case in ipairs {
+    { "the host's", {}, "api.deepseek.com" },
+    { "the one that is set", { tls = { server_name = "other.example" } }, "other.example" },
+    { "the one that is set for an address", { host = "10.0.0.7", tls = { server_name = "other.example" } }, "other.example" },
+    { "none for an IPv4 address", { host = "10.0.0.7" }, nil },
+    { "none for an IPv6 address", { host = "2001:db8::1" }, nil },
+    { "none without TLS", { scheme = "http", tls = { server_name = "other.example" } }, nil },
+    { "the host's, although it begins with digits", { host = "10.example" }, "10.example" },
+  } do
+    it("names for TLS " .. case[1], function()
+      local inst = compiled(function(doc)
+        for key, value in pairs(case[2]) do doc.instances[3][key] = value end
+      end).instances["official-1"]
+      assert.equal(case[3], inst.tls_name)
+    end)
+  end
+
+  it("puts paths together with one slash", function()
+    for _, case in ipairs { { "/v1", "/v1" }, { "", "" }, { "/", "" }, { "/api/beta", "/api/beta" } } do
+      assert.equal(case[2], compiled(function(doc) doc.instances[3].path = case[1] end).instances["official-1"].path)
+    end
   end)
 
   it("takes null for absent", function()

@@ -19,7 +19,7 @@ public sealed class BearerTokenTests(PostgresFixture postgres)
         Assert.True(endpoints.Count > 20);
 
         var open = endpoints.Where(e => e.Metadata.GetMetadata<IAllowAnonymous>() is not null).Select(e => e.RoutePattern.RawText).ToHashSet();
-        Assert.Equal(["/healthz", "/openapi/{documentName}.json", "/readyz"], open.Order(StringComparer.Ordinal));
+        Assert.Equal(["/", "/healthz", "/openapi/{documentName}.json", "/readyz"], open.Order(StringComparer.Ordinal));
 
         foreach (var endpoint in endpoints.Where(e => !open.Contains(e.RoutePattern.RawText)))
         {

@@ -18,6 +18,7 @@ internal static class NginxTest
             var modules = new[] { "ndk_http_module.so", "ngx_http_lua_module.so" }.Select(name => "/usr/lib/nginx/modules/" + name).Where(File.Exists);
             File.WriteAllLines(Path.Combine(prefix.FullName, "platform-main.conf"), modules.Select(file => $"load_module {file};"));
             File.WriteAllText(Path.Combine(prefix.FullName, "platform-http.conf"), "");
+            File.WriteAllText(Path.Combine(prefix.FullName, "platform-adapters.conf"), "");
             File.WriteAllText(Path.Combine(prefix.FullName, "nginx.conf"), text);
             using var nginx = Process.Start(new ProcessStartInfo(Binary, ["-t", "-q", "-p", prefix.FullName, "-c", "nginx.conf"])
             {

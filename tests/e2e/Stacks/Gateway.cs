@@ -9,7 +9,7 @@ using OpenAI.Chat;
 namespace Evenkeel.EndToEnd.Stacks;
 
 /// <summary>An answer of the gateway as the client saw it. Status 0: none came, <see cref="Fault"/> says why.</summary>
-internal sealed record Answer(int Status, string Body, IReadOnlyDictionary<string, string> Headers, string? Fault = null)
+internal sealed record Reply(int Status, string Body, IReadOnlyDictionary<string, string> Headers, string? Fault = null)
 {
     public string? Header(string name) => Headers.GetValueOrDefault(name);
     public string Instance => Header("x-evenkeel-instance") ?? "";
@@ -22,7 +22,7 @@ internal sealed record Answer(int Status, string Body, IReadOnlyDictionary<strin
 }
 
 /// <summary>A streamed answer, read to its end. It is whole when it ended with [DONE].</summary>
-internal sealed record StreamedAnswer(Answer Head, string Text, string? FinishReason, bool Done)
+internal sealed record StreamedReply(Reply Head, string Text, string? FinishReason, bool Done)
 {
     public DateTime Began { get; init; }
     public DateTime Ended { get; } = DateTime.UtcNow;
@@ -65,36 +65,36 @@ internal sealed class Gateway : IDisposable
     public static string ChatBody(string model, string prompt = "Hello!", bool stream = false) =>
         JsonSerializer.Serialize(new { model, messages = new[] { new { role = "user", content = prompt } }, stream });
 
-    public Task<Answer> AskAsync(string model, string prompt = "Hello!") => PostAsync("/v1/chat/completions", ChatBody(model, prompt));
+    public Task<Reply> AskAsync(string model, string prompt = "Hello!") => PostAsync("/v1/chat/completions", ChatBody(model, prompt));
 
-    public Task<Answer> PostAsync(string path, string body, params (string Name, string Value)[] headers) =>
+    public Task<Reply> PostAsync(string path, string body, params (string Name, string Value)[] headers) =>
         SendAsync(HttpMethod.Post, path, Encoding.UTF8.GetBytes(body), headers);
 
-    public Task<Answer> GetAsync(string path, params (string Name, string Value)[] headers) => SendAsync(HttpMethod.Get, path, null, headers);
+    public Task<Reply> GetAsync(string path, params (string Name, string Value)[] headers) => SendAsync(HttpMethod.Get, path, null, headers);
 
-    public Task<Answer> SendAsync(HttpMethod method, string path, byte[]? body, params (string Name, string Value)[] headers)
+    public Task<Reply> SendAsync(HttpMethod method, string path, byte[]? body, params (string Name, string Value)[] headers)
     {
         var content = body is null ? null : new ByteArrayContent(body);
         content?.Headers.TryAddWithoutValidation("Content-Type", "application/json");
         return SendContentAsync(method, path, content, headers);
     }
 
-    public async Task<Answer> SendContentAsync(HttpMethod method, string path, HttpContent? content, params (string Name, string Value)[] headers)
+    public async Task<Reply> SendContentAsync(HttpMethod method, string path, HttpContent? content, params (string Name, string Value)[] headers)
     {
         using var request = Request(method, path, content, headers);
         try
         {
             using var answer = await _http.SendAsync(request);
-            return new Answer((int)answer.StatusCode, await answer.Content.ReadAsStringAsync(), Headers(answer));
+            return new Reply((int)answer.StatusCode, await answer.Content.ReadAsStringAsync(), Headers(answer));
         }
         catch (Exception fault) when (fault is HttpRequestException or IOException or OperationCanceledException)
         {
-            return new Answer(0, "", new Dictionary<string, string>(), fault.GetBaseException().Message);
+            return new Reply(0, "", new Dictionary<string, string>(), fault.GetBaseException().Message);
         }
     }
 
     /// <summary>Reads a stream to its end; what breaks it is in the answer's head.</summary>
-    public async Task<StreamedAnswer> StreamAsync(string model, string prompt = "Hello!", Action? onFirstText = null, CancellationToken leave = default)
+    public async Task<StreamedReply> StreamAsync(string model, string prompt = "Hello!", Action? onFirstText = null, CancellationToken leave = default)
     {
         var began = DateTime.UtcNow;
         var content = new StringContent(ChatBody(model, prompt, stream: true), Encoding.UTF8, "application/json");
@@ -136,19 +136,19 @@ internal sealed class Gateway : IDisposable
                     finishReason = (string?)choice["finish_reason"] ?? finishReason;
                 }
             }
-            return new StreamedAnswer(new Answer(status, rest.ToString().Trim(), headers), text.ToString(), finishReason, done) { Began = began };
+            return new StreamedReply(new Reply(status, rest.ToString().Trim(), headers), text.ToString(), finishReason, done) { Began = began };
         }
         catch (Exception fault) when (fault is HttpRequestException or IOException or OperationCanceledException)
         {
-            var head = new Answer(status, "", headers, fault.GetBaseException().Message);
-            return new StreamedAnswer(head, text.ToString(), finishReason, done) { Began = began };
+            var head = new Reply(status, "", headers, fault.GetBaseException().Message);
+            return new StreamedReply(head, text.ToString(), finishReason, done) { Began = began };
         }
     }
 
     /// <summary>So many calls, so many of them at a time.</summary>
-    public async Task<IReadOnlyList<Answer>> AskManyAsync(string model, int calls, int atATime)
+    public async Task<IReadOnlyList<Reply>> AskManyAsync(string model, int calls, int atATime)
     {
-        var answers = new Answer[calls];
+        var answers = new Reply[calls];
         var next = -1;
         await Task.WhenAll(Enumerable.Range(0, atATime).Select(async _ =>
         {
@@ -201,7 +201,7 @@ internal sealed class Gateway : IDisposable
 /// <summary>Steady load in the background of a test.</summary>
 internal sealed class Load : IAsyncDisposable
 {
-    private readonly List<Answer> _answers = [];
+    private readonly List<Reply> _answers = [];
     private readonly CancellationTokenSource _stop = new();
     private readonly Task _callers;
 
@@ -244,7 +244,7 @@ internal sealed class Load : IAsyncDisposable
     }
 
     /// <summary>Stops the callers, lets the last calls end, and gives all answers.</summary>
-    public async Task<IReadOnlyList<Answer>> StopAsync()
+    public async Task<IReadOnlyList<Reply>> StopAsync()
     {
         await _stop.CancelAsync();
         await _callers;

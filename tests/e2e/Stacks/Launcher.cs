@@ -42,6 +42,14 @@ internal static class Launcher
         }
     }
 
+    /// <summary>
+    /// Takes a stack down when this process has ended without doing so, however it ended: an interrupted run leaves nothing
+    /// behind. To be killed once the stack is down.
+    /// </summary>
+    public static Process StartWatchdog(string state, string directory) => Process.Start("/usr/bin/setsid", [
+        "/bin/bash", "-c", """exec </dev/null >/dev/null 2>&1; tail --pid="$1" -f /dev/null; [[ ! -d $3 ]] || "$2" down --purge --yes --state "$3"; rm -rf -- "$4" """, "watchdog",
+        $"{Environment.ProcessId}", Path.Combine(Checkout, "evenkeel"), state, directory])!;
+
     /// <summary>A port nobody listens on, below the range that the kernel hands out to clients.</summary>
     public static int FreePort()
     {

@@ -18,7 +18,6 @@ public sealed class SharedStack : IAsyncLifetime
     /// <summary>The vendors behind one address are told apart by these names only.</summary>
     internal const string VendorX = "vendor-x.test", VendorY = "vendor-y.test";
 
-    private string _scratch = "";
     private Stack? _stack;
     private ProviderSimulator? _providers;
 
@@ -36,8 +35,8 @@ public sealed class SharedStack : IAsyncLifetime
 
     public async Task InitializeAsync()
     {
-        _scratch = Stack.ScratchDirectory();
-        CaFile = Path.Combine(_scratch, "providers-ca.pem");
+        var directory = Stack.ScratchDirectory();
+        CaFile = Path.Combine(directory, "providers-ca.pem");
         _providers = await ProviderSimulator.StartAsync(new ProviderOptions
         {
             CaFile = CaFile,
@@ -53,6 +52,7 @@ public sealed class SharedStack : IAsyncLifetime
                 Simulated("gone"),
                 Simulated("idle"),
                 Simulated("slow-1"), Simulated("slow-2"),
+                Simulated("cut"), Simulated("continues"),
                 Simulated("vendors", s => s with { ApiKey = null, Tls = TlsMode.Good, Sni = [VendorX, VendorY] }),
                 Simulated("trusted", s => s with { Tls = TlsMode.Good }),
                 Simulated("expired", s => s with { Tls = TlsMode.Expired }),
@@ -61,7 +61,7 @@ public sealed class SharedStack : IAsyncLifetime
             ],
         });
         Config = Describe();
-        _stack = await Stack.StartAsync("shared", Config);
+        _stack = await Stack.StartAsync("shared", Config, directory);
     }
 
     public async Task DisposeAsync()
@@ -74,7 +74,6 @@ public sealed class SharedStack : IAsyncLifetime
         {
             await _providers.DisposeAsync();
         }
-        Directory.Delete(_scratch, recursive: true);
     }
 
     /// <summary>Calls are short unless a test is about their length; every instance demands a key of its own.</summary>
@@ -90,7 +89,7 @@ public sealed class SharedStack : IAsyncLifetime
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), weight = ceiling, max_connections = ceiling, base_latency = "300ms" });
         }
-        foreach (var name in (string[])["lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "slow-1", "slow-2", .. Mortals])
+        foreach (var name in (string[])["lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "slow-1", "slow-2", "cut", "continues", .. Mortals])
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), max_connections = 1000 });
         }
@@ -125,6 +124,7 @@ public sealed class SharedStack : IAsyncLifetime
             .Pool("gone", [["gone"]])
             .Pool("idle", [["idle"]])
             .Pool("slow", [["slow-1", "slow-2"]])
+            .Pool("cut", [["cut"], ["continues"]])
             .Pool("vendor-x", [["vendor-x"]])
             .Pool("vendor-y", [["vendor-y"]])
             .Pool("expired", [["expired", "trusted"]], new { algorithm = "round_robin" })

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.ExceptionServices;
 using System.Security.Cryptography;
 using System.Text.Json;
@@ -18,6 +19,7 @@ internal sealed class Stack : IAsyncDisposable
     private readonly string _directory;
     private readonly string _shownState;
     private readonly string[] _upArguments;
+    private readonly Process _watchdog;
     private bool _failed;
 
     private Stack(string name, string directory, string[] options)
@@ -29,6 +31,7 @@ internal sealed class Stack : IAsyncDisposable
         AdminPort = Launcher.FreePort();
         _upArguments = ["up", "--state", _shownState, "--port", $"{Port}", "--admin-port", $"{AdminPort}", .. options];
         AppDomain.CurrentDomain.FirstChanceException += NoteFailure;
+        _watchdog = Launcher.StartWatchdog(_shownState, directory);
     }
 
     public int Port { get; }
@@ -53,11 +56,11 @@ internal sealed class Stack : IAsyncDisposable
         return directory;
     }
 
-    /// <summary>Brings a stack up; without a configuration it is the demo.</summary>
-    public static async Task<Stack> StartAsync(string name, Config? config, int workers = 2)
+    /// <summary>Brings a stack up; without a configuration it is the demo. The directory goes away with it.</summary>
+    public static async Task<Stack> StartAsync(string name, Config? config, string? directory = null)
     {
-        var directory = ScratchDirectory();
-        string[] options = ["--workers", $"{workers}"];
+        directory ??= ScratchDirectory();
+        string[] options = ["--workers", "2"];
         if (config is not null)
         {
             var file = Path.Combine(directory, "evenkeel.json");
@@ -156,6 +159,8 @@ internal sealed class Stack : IAsyncDisposable
             }
         }
         Directory.Delete(_directory, recursive: true);
+        _watchdog.Kill(entireProcessTree: true);
+        _watchdog.Dispose();
     }
 
     private void Connect()

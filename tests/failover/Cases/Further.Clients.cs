@@ -36,6 +36,12 @@ internal static partial class Further
                 Play = stage => stage.AskAsync(new Ask(one.Number == "s") { Headers = [("x-request-timeout", "1")] }),
                 AsksNode = true,
             })];
+        yield return [Stream("client's own deadline of 1 s, in mid-answer", "the error event, no [DONE], in ≤ 2 s; nothing counts against the instance", [Primary("slow_drip=10")],
+            e => new Judge(e).BrokenOff(Expected.For(e.First).Text).Within(e.First, 2000).TriesInAllAtMost(1).NothingAgainst("primary")) with
+        {
+            Play = stage => stage.AskAsync(new Ask { Headers = [("x-request-timeout", "1")] }),
+            AsksNode = true,
+        }];
         yield return [.. Both("client's own deadline of 1 s, Retry-After: 2", "whole from the fallback in ≤ 1.5 s", [Primary("status=429;retry_after=2")],
             e => new Judge(e).WholeFrom("fallback").Within(e.First, 1500).TriesExactly("primary", 1)).Select(one => one with
             {
@@ -74,7 +80,11 @@ internal static partial class Further
 
     private static Case Refused(string name, string path, Action<JsonObject> mistake) => new()
     {
-        Number = "", Name = name, Wanted = $"refused at config time, with the path {path}", Section = Section.Further, OwnStackOnly = true,
+        Number = "",
+        Name = name,
+        Wanted = $"refused at config time, with the path {path}",
+        Section = Section.Further,
+        OwnStackOnly = true,
         Judge = e => new Judge(e).Must(e.Words.GetValueOrDefault("faults", "").Split('\n').Any(line => line.StartsWith(path, StringComparison.Ordinal)),
             e.Words.GetValueOrDefault("faults") is { Length: > 0 } words ? "refused with: " + words.ReplaceLineEnding() : "accepted"),
         Play = async stage =>

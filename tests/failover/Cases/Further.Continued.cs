@@ -22,6 +22,8 @@ internal static partial class Further
         { Play = AskUsage }];
         yield return [Stream("cut with a reset (RST)", "whole", [Primary(Cut + ";how=rst")], e => new Judge(e).Whole())];
         yield return [Stream("cut inside an event", "whole", [Primary(Cut + ";inside_event=true")], e => new Judge(e).Whole())];
+        yield return [Stream("cut after the last token, before the finish_reason", "whole", [Primary("cut_after_tokens=60")], e => new Judge(e).Whole())];
+        yield return [Stream("cut after the last token; the fallback completes prefixes", "whole", [Primary("cut_after_tokens=60")], e => new Judge(e).Whole()) with { Setting = Completing("deepseek") }];
         yield return [Stream("error event in the middle", "whole", [Primary("error_event_after=20")], e => new Judge(e).Whole())];
         yield return [Stream("error event in the middle, then [DONE]", "whole", [Primary("error_event_after=20;done=true")], e => new Judge(e).Whole())];
         yield return [Stream("cut once, no other instance", "whole from the same instance", [Primary(Cut, 1)], e => new Judge(e).Whole()) with { Setting = Setting.Lone }];
@@ -53,7 +55,7 @@ internal static partial class Further
                 Play = stage => stage.AskAsync(new Ask { Extra = new() { ["max_tokens"] = 50 } }),
             })];
         yield return [Stream("20 tokens, then silence; prefix completion", "whole", [Primary("stall_after_tokens=20;stall_ms=forever")],
-            e => ByPrefix(e, "assistant_last").Within(e.First, time.Ms(15_000))) with { Setting = Completing("self-hosted"), Play = AskUsage }];
+            e => ByPrefix(e, "assistant_last").Within(e.First, time.BoundMs(15_000))) with { Setting = Completing("self-hosted"), Play = AskUsage }];
         // The window over which the pace is judged is not scaled.
         yield return [Stream("1 token/s under a floor of 5", "whole in ≤ 25 s", [Primary("slow_drip=1")], e => new Judge(e).Whole().Within(e.First, 25_000)) with
         {

@@ -10,7 +10,7 @@ internal static partial class Further
     private static IEnumerable<Case[]> Saturated()
     {
         // Two run, two wait a second in vain, two find the queue full.
-        yield return [.. Both("all saturated: 6 at once, room for 2, queue of 2 for 1 s", "2 whole; 4 × 429 with Retry-After, two at once, two after 1 s", [Primary("delay=1700")], e =>
+        yield return [.. Both("all saturated: 6 at once, room for 2, queue of 2 for 1 s", "2 whole; 4 × 429 with Retry-After, two at once, two after 1 s", [Primary("delay=1400")], e =>
         {
             var refused = e.Exchanges.Where(x => x.Status == 429).OrderBy(x => x.EndMs).ToList();
             var judge = new Judge(e).Must(refused.Count == 4, $"{refused.Count} × 429: " + string.Join(", ", e.Exchanges.Select(x => x.Status)))
@@ -32,7 +32,7 @@ internal static partial class Further
             e => new Judge(e).AllWhole().Conduct(e.Counters["primary"].PeakInFlight <= 1, $"{e.Counters["primary"].PeakInFlight} at once at the provider"))
             .Select(one => one with { Setting = Narrow(1, size: 10, timeoutS: 10), Play = stage => Task.WhenAll(Enumerable.Range(0, 5).Select(_ => stage.AskAsync(one.Number == "s"))) })];
 
-        yield return [Stream("client leaves the queue", "its place is free, the provider never hears of it", [Primary("delay=2000", 1)],
+        yield return [Stream("client leaves the queue", "its place is free, the provider never hears of it", [Primary("delay=1200", 1)],
             e => new Judge(e).Whole(e.First).Whole(e.Last).TriesExactly("primary", 2).Within(e.Last, 3000)) with
         {
             Setting = Narrow(1, size: 1, timeoutS: 10),
@@ -46,7 +46,7 @@ internal static partial class Further
             },
         }];
 
-        yield return [.. Both("primary and backup saturated: 8 at once, room for 2 and 2", "never above a limit; whole or 429", [Primary("delay=1500"), new("fallback", "delay=1500")], e =>
+        yield return [.. Both("primary and backup saturated: 8 at once, room for 2 and 2", "never above a limit; whole or 429", [Primary("delay=1000"), new("fallback", "delay=1000")], e =>
         {
             var judge = new Judge(e).Must(e.Exchanges.Count(x => x.Status == 200) >= 4, $"{e.Exchanges.Count(x => x.Status == 200)} answered");
             foreach (var (role, counters) in e.Counters)

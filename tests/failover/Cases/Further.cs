@@ -25,7 +25,12 @@ internal static partial class Further
 
     private static Case Stream(string name, string wanted, Trouble[] troubles, Func<Evidence, Judgement> judge) => new()
     {
-        Number = "s", Name = name, Wanted = wanted, Section = Section.Further, Troubles = troubles, Judge = judge,
+        Number = "s",
+        Name = name,
+        Wanted = wanted,
+        Section = Section.Further,
+        Troubles = troubles,
+        Judge = judge,
     };
 
     private static Case Json(string name, string wanted, Trouble[] troubles, Func<Evidence, Judgement> judge) =>
@@ -115,7 +120,7 @@ internal static partial class Further
 
     private static IEnumerable<Case[]> Waiting(TimeScale time)
     {
-        var (patient, budget) = (time.Ms(5000), time.Ms(15_000));
+        var (patient, budget) = (time.Ms(5000), time.BoundMs(15_000));
         yield return
         [
             Stream("\": keep-alive\" comments, then the answer within the budget", "whole from the primary", [Primary($"keepalive_comments={patient}")],
@@ -136,6 +141,9 @@ internal static partial class Further
             e => FromFallback(e, 1).Within(e.First, budget))];
         yield return [Json("accepts, never answers (total: 12 s)", $"whole from the fallback in ≤ {budget / 1000.0} s; 1 try", [Primary("accept_and_hang=forever")],
             e => FromFallback(e, 1).Within(e.First, budget)) with { Setting = Total(12) }];
+        yield return [Json("half a JSON body, then silence (total: 12 s)", $"whole from the fallback in ≤ {budget / 1000.0} s; 1 try", [Primary("stall_after_tokens=30;stall_ms=forever")],
+            e => FromFallback(e, 1).Within(e.First, budget)) with
+        { Setting = Total(12) }];
         yield return [Stream("comments in the middle instead of tokens", $"whole in ≤ {budget / 1000.0} s", [Primary("stall_after_tokens=20;stall_ms=forever;keepalive_ms=100")],
             e => new Judge(e).Whole().Within(e.First, budget))];
 

@@ -26,7 +26,10 @@ internal static class Promises
     /// </summary>
     private static Case Cascade(string number, TimeScale time, Setting setting) => new()
     {
-        Number = number, Section = Section.Promise, Setting = setting, AsksNode = true,
+        Number = number,
+        Section = Section.Promise,
+        Setting = setting,
+        AsksNode = true,
         Name = "New Year's Eve: the primary slow (2-5 s) for some seconds, the backup in the " + (setting.Tiers.Length > 1 ? "next tier" : "same tier"),
         Wanted = "no client error, nothing ejected, the backup never above its 5",
         Judge = e =>
@@ -81,7 +84,9 @@ internal static class Promises
 
     private static Case RandomFailures() => new()
     {
-        Number = "P3", Section = Section.Promise, Phase = Phase.Load,
+        Number = "P3",
+        Section = Section.Promise,
+        Phase = Phase.Load,
         Name = "1,000 requests to a pool of three, one instance failing 10 % at random",
         Wanted = "no client error, ≤ 20 % extra tries",
         Setting = new Setting([[
@@ -101,7 +106,9 @@ internal static class Promises
 
     private static Case WrongCeiling(TimeScale time) => new()
     {
-        Number = "P4", Section = Section.Promise, Phase = Phase.Load,
+        Number = "P4",
+        Section = Section.Promise,
+        Phase = Phase.Load,
         Name = "wrong ceiling: 50 written, 15 real, 25 callers",
         Wanted = "≤ 1 % client errors after the first 3 s; the provider's 429s die down (≤ 5 % of the calls in the last 3 s)",
         Setting = Setting.Lone.With("primary", member => member with { Simulated = Model(250) with { Ceiling = 15 } }),
@@ -120,14 +127,18 @@ internal static class Promises
         },
         Play = stage =>
         {
-            var end = DateTimeOffset.UtcNow.AddSeconds(time.IsFast ? 8 : 15);
+            var end = DateTimeOffset.UtcNow.AddSeconds(time.IsFast ? 6 : 15);
             return stage.LoadAsync(25, i => DateTimeOffset.UtcNow < end ? new Ask(i % 2 == 0) { KeepEvents = false } : null);
         },
     };
 
     private static Case WorkerKilled() => new()
     {
-        Number = "P5", Section = Section.Promise, Phase = Phase.Alone, OwnStackOnly = true, AsksNode = true,
+        Number = "P5",
+        Section = Section.Promise,
+        Phase = Phase.Alone,
+        OwnStackOnly = true,
+        AsksNode = true,
         Name = "kill -9 of a worker under load",
         Wanted = "in-flight counts true again within 5 s, no slot lost",
         Setting = Setting.Lone.With("primary", member => member with { MaxConnections = 24, ScaledTimeouts = false }) with { QueueSize = 1, QueueTimeoutS = 0.3 },

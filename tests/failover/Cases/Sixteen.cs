@@ -31,20 +31,20 @@ internal static class Sixteen
 
         One(6, "accepts, never answers (120 s)", "whole from the fallback, well under 100 s; 1 try",
             [new("primary", $"accept_and_hang={time.Ms(120_000)}")],
-            e => new Judge(e).WholeFrom("fallback").Within(e.First, time.Ms(100_000))
-                .Noted(e.First.EndMs <= time.Ms(30_000), $"took {Judge.Seconds(e.First.EndMs)}").TriesExactly("primary", 1)),
+            e => new Judge(e).WholeFrom("fallback").Within(e.First, time.BoundMs(100_000))
+                .Noted(e.First.EndMs <= time.BoundMs(30_000), $"took {Judge.Seconds(e.First.EndMs)}").TriesExactly("primary", 1)),
 
-        One(7, "headers at once, first token after 20 s", $"whole from the fallback in ≤ {time.Ms(15_000) / 1000.0} s",
+        One(7, "headers at once, first token after 20 s", $"whole from the fallback in ≤ {time.BoundMs(15_000) / 1000.0} s",
             [new("primary", $"headers_then_delay={time.Ms(20_000)}")],
-            e => new Judge(e).WholeFrom("fallback").Within(e.First, time.Ms(15_000))),
+            e => new Judge(e).WholeFrom("fallback").Within(e.First, time.BoundMs(15_000))),
 
         One(8, "stream cut after 40 of 60 tokens", "whole, once, nothing doubled",
             [new("primary", "cut_after_tokens=40")],
             e => new Judge(e).Whole()),
 
-        One(9, "20 tokens, 30 s silence, close", $"whole in ≤ {time.Ms(45_000) / 1000.0} s; the gateway stays healthy",
+        One(9, "20 tokens, 30 s silence, close", $"whole in ≤ {time.BoundMs(45_000) / 1000.0} s; the gateway stays healthy",
             [new("primary", $"stall_after_tokens=20;stall_ms={time.Ms(30_000)};then=close", Times: 1)],
-            e => new Judge(e).AllWhole().Within(e.First, time.Ms(45_000)).Within(e.Last, 5000)) with
+            e => new Judge(e).AllWhole().Within(e.First, time.BoundMs(45_000)).Within(e.Last, 5000)) with
         {
             Play = async stage =>
             {
@@ -145,6 +145,11 @@ internal static class Sixteen
 
     private static Case One(int number, string name, string wanted, Trouble[] troubles, Func<Evidence, Judgement> judge) => new()
     {
-        Number = $"{number}", Name = name, Wanted = wanted, Section = Section.Sixteen, Troubles = troubles, Judge = judge,
+        Number = $"{number}",
+        Name = name,
+        Wanted = wanted,
+        Section = Section.Sixteen,
+        Troubles = troubles,
+        Judge = judge,
     };
 }

@@ -1,0 +1,49 @@
+// The benchmarks: ./evenkeel bench. Each brings its own processes on free loopback ports and stops exactly those.
+using Evenkeel.Bench;
+
+if (args.Any(argument => argument is "-h" or "--help"))
+{
+    Console.WriteLine(Options.Usage);
+    return 0;
+}
+if (Machine.Checkout() is not { } checkout)
+{
+    Console.Error.WriteLine("evenkeel-bench: run it inside the checkout");
+    return 2;
+}
+var (options, fault) = Options.Read(args, checkout);
+if (options is null)
+{
+    Console.Error.WriteLine($"evenkeel-bench: {fault}\n\n{Options.Usage}");
+    return 2;
+}
+using var stop = new CancellationTokenSource();
+Console.CancelKeyPress += (_, press) => { press.Cancel = true; stop.Cancel(); };
+using var term = System.Runtime.InteropServices.PosixSignalRegistration.Create(
+    System.Runtime.InteropServices.PosixSignal.SIGTERM, signal => { signal.Cancel = true; stop.Cancel(); });
+try
+{
+    foreach (var bench in options.Benches)
+    {
+        using var stage = new Stage(checkout, stop.Token);
+        if (bench == "overhead")
+        {
+            new OverheadBench(stage, options).Run();
+        }
+        else
+        {
+            new StreamBench(stage, options).Run();
+        }
+    }
+    return 0;
+}
+catch (OperationCanceledException)
+{
+    Console.Error.WriteLine("evenkeel-bench: interrupted; what it had started is stopped");
+    return 130;
+}
+catch (BenchException problem)
+{
+    Console.Error.WriteLine($"evenkeel-bench: {problem.Message}");
+    return 1;
+}

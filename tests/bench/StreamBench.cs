@@ -1,0 +1,98 @@
+namespace Evenkeel.Bench;
+
+/// <summary>What the node adds to streams: to the first token and to each one after it; and what thousands of streams at once need.</summary>
+internal sealed class StreamBench(Stage stage, Options options)
+{
+    private const int Streams = 200, TokensPerSecond = 50;
+
+    private sealed record Round(string Peer, double FirstP50, double FirstP99, double TokenP50, double TokenP99, int Broken, double? CpuPerToken);
+
+    public void Run()
+    {
+        var seconds = options.Quick ? 2 : 6;
+        var many = options.Quick ? 500 : 4_000;
+        Console.WriteLine($"stream: {options.Rounds} rounds of {Streams} streams × {TokensPerSecond} tokens/s for {seconds} s, then {many} streams at once");
+        var machine = Machine.Describe(stage.Checkout);
+        var upstream = Upstream.Start(stage);
+        var node = Peers.StartEvenkeel(stage, "streaming", upstream.Streaming);
+        var direct = new Peer(Peer.Direct, "", "", upstream.Streaming[0], 0, new Dictionary<string, string>());
+        var rounds = new List<Round>();
+        for (var round = 0; round < options.Rounds + 1; round++)
+        {
+            foreach (var peer in round % 2 == 0 ? [direct, node] : new[] { node, direct })
+            {
+                var one = Measure(peer, round == 0 ? 1 : seconds);
+                if (round > 0)
+                {
+                    rounds.Add(one);
+                }
+            }
+            Console.WriteLine(round == 0 ? "  warm" : $"  round {round} of {options.Rounds}");
+        }
+        var crowd = Crowd(node, many);
+        Write(machine, node, seconds, rounds, crowd);
+    }
+
+    private static byte[] Request(Peer peer, double perSecond, int tokens)
+    {
+        var call = Call.OfBytes(1_000, stream: true).With(peer.Headers);
+        return (call with { Body = call.Body.Insert(1, $"\"user\":\"{perSecond}/{tokens}\",") }).Bytes();
+    }
+
+    private Round Measure(Peer peer, int seconds)
+    {
+        var before = peer.Pid == 0 ? 0 : ProcessCost.CpuSeconds(peer.Pid);
+        var tokens = seconds * TokensPerSecond;
+        var result = StreamClient.Run(peer.Port, Request(peer, TokensPerSecond, tokens), Streams, Streams, seconds + 30, null, stage.Cancel);
+        double? cpu = peer.Pid == 0 ? null : (ProcessCost.CpuSeconds(peer.Pid) - before) * 1e6 / (Streams * tokens);
+        return new Round(peer.Name, Statistics.Percentile(result.FirstTokenMs, 0.5), Statistics.Percentile(result.FirstTokenMs, 0.99),
+            Statistics.Percentile(result.TokenMs, 0.5), Statistics.Percentile(result.TokenMs, 0.99), result.Broken, cpu);
+    }
+
+    private sealed record CrowdResult(int Streams, int Whole, int Broken, double LongestGapMs, double TokenSpacingMs, double KilobytesPerStream, double FirstP99Ms, double TokenP99Ms);
+
+    private CrowdResult Crowd(Peer node, int streams)
+    {
+        const double PerSecond = 2, BeginPerSecond = 400;
+        var ramp = streams / BeginPerSecond;
+        var tokens = (int)((ramp + (options.Quick ? 5 : 20)) * PerSecond);          // all of them live at the peak
+        var before = ProcessCost.AnonymousBytes(node.Pid);
+        long peak = 0;
+        var result = StreamClient.Run(node.Port, Request(node, PerSecond, tokens), streams, BeginPerSecond, (tokens / PerSecond) + ramp + 30,
+            () => peak = ProcessCost.AnonymousBytes(node.Pid), stage.Cancel);
+        Console.WriteLine($"  {streams} streams at once: {result.Whole} whole, {result.Broken} broken");
+        return new CrowdResult(streams, result.Whole, result.Broken, result.LongestGapMs, 1000 / PerSecond, (peak - before) / 1024.0 / streams,
+            Statistics.Percentile(result.FirstTokenMs, 0.99), Statistics.Percentile(result.TokenMs, 0.99));
+    }
+
+    private void Write(IReadOnlyDictionary<string, string> machine, Peer node, int seconds, List<Round> rounds, CrowdResult crowd)
+    {
+        Figure? Of(string peer, Func<Round, double> what) => Figure.Of(rounds.Where(round => round.Peer == peer).Select(what));
+        Figure? Added(Func<Round, double> what) => Figure.Of(rounds.Where(round => round.Peer == Peer.Evenkeel).Select(what)
+            .Zip(rounds.Where(round => round.Peer == Peer.Direct).Select(what), (here, there) => here - there));
+        (string Name, Func<Round, double> What)[] figures =
+        [
+            ("first token P50", round => round.FirstP50), ("first token P99", round => round.FirstP99),
+            ("token P50", round => round.TokenP50), ("token P99", round => round.TokenP99),
+        ];
+        var table = new Table("ms", "direct", "evenkeel", "added");
+        var chart = new BarChart("Time that the node adds to a stream, ms", "median of the rounds; the line is their spread; shorter is better");
+        foreach (var (name, what) in figures)
+        {
+            table.Add(name, Table.Spread(Of(Peer.Direct, what), "0.00"), Table.Spread(Of(Peer.Evenkeel, what), "0.00"), Table.Spread(Added(what), "0.00"));
+            chart.Add(name, Peer.Evenkeel, Added(what));
+        }
+        table.Add("CPU µs per token", "", Table.Spread(Figure.Of(rounds.Select(round => round.CpuPerToken).OfType<double>()), "0"), "");
+        table.Add($"{crowd.Streams} streams: whole / broken", "", $"{crowd.Whole} / {crowd.Broken}", "");
+        table.Add($"{crowd.Streams} streams: longest gap (a token each {crowd.TokenSpacingMs:0} ms)", "", $"{crowd.LongestGapMs:0}", "");
+        table.Add($"{crowd.Streams} streams: KB of worker memory per stream", "", $"{crowd.KilobytesPerStream:0}", "");
+        table.Add($"{crowd.Streams} streams: first token P99 / token P99", "", $"{crowd.FirstP99Ms:0.0} / {crowd.TokenP99Ms:0.0}", "");
+        var settings = new Dictionary<string, string>
+        {
+            [$"{node.Name} {node.Version}"] = node.Settings,
+            ["load"] = $"{options.Rounds} rounds of {Streams} streams × {TokensPerSecond} tokens/s for {seconds} s, direct and through the node in turn; tokens carry the time they were sent",
+            ["broken streams in the rounds"] = $"{rounds.Sum(round => round.Broken)}",
+        };
+        Report.Write(options.Out, "stream", "What the node adds to streams", machine, settings, table, chart, new { rounds, crowd });
+    }
+}

@@ -1,0 +1,131 @@
+using System.Diagnostics;
+using System.Net;
+using System.Net.Sockets;
+
+namespace Evenkeel.Bench;
+
+/// <summary>What many streams at once looked like to their client. Times in ms, sorted.</summary>
+internal sealed record StreamResult(IReadOnlyList<double> FirstTokenMs, IReadOnlyList<double> TokenMs, int Whole, int Broken, double LongestGapMs);
+
+/// <summary>Reads many streams in one thread. Each token says when its provider sent it, so its way here is known without a second clock.</summary>
+internal static class StreamClient
+{
+    /// <param name="port">Of the gateway or the provider.</param>
+    /// <param name="request">The same for all.</param>
+    /// <param name="streams">How many.</param>
+    /// <param name="perSecond">How many begin each second.</param>
+    /// <param name="seconds">After which what is not whole counts as broken.</param>
+    /// <param name="atPeak">Called once, when all have begun and a second has passed.</param>
+    /// <param name="cancel">Ctrl-C.</param>
+    public static StreamResult Run(int port, byte[] request, int streams, double perSecond, double seconds, Action? atPeak, CancellationToken cancel)
+    {
+        using var epoll = new Epoll();
+        var all = new List<One>(streams);
+        var (first, tokens) = (new List<double>(streams), new List<double>());
+        var (open, whole, broken, gap) = (0, 0, 0, 0.0);
+        var began = Stopwatch.GetTimestamp();
+        var buffer = new byte[65_536];
+        try
+        {
+            while (all.Count < streams || open > 0)
+            {
+                cancel.ThrowIfCancellationRequested();
+                var elapsed = Stopwatch.GetElapsedTime(began).TotalSeconds;
+                if (elapsed > seconds)
+                {
+                    break;
+                }
+                if (all.Count < streams && elapsed >= all.Count / perSecond)
+                {
+                    var one = new One(port);
+                    epoll.Watch(one.Socket, all.Count);
+                    all.Add(one);
+                    open++;
+                    one.SentAt = one.LastAt = Stopwatch.GetTimestamp();
+                    one.Socket.Send(request);
+                }
+                if (atPeak is not null && all.Count == streams && elapsed > (streams / perSecond) + 1)
+                {
+                    atPeak();
+                    atPeak = null;
+                }
+                var n = epoll.Wait(all.Count < streams ? Math.Clamp((all.Count / perSecond) - elapsed, 0, 0.1) : 0.1);
+                for (var i = 0; i < n; i++)
+                {
+                    var one = all[epoll.Ready(i)];
+                    var length = one.Socket.Receive(buffer, SocketFlags.None, out var error);
+                    if (error == SocketError.WouldBlock)
+                    {
+                        continue;
+                    }
+                    var now = Stopwatch.GetTimestamp();
+                    if (length <= 0 || error != SocketError.Success || one.Take(buffer.AsSpan(0, length), now, first, tokens, ref gap))
+                    {
+                        epoll.Forget(one.Socket);
+                        one.Socket.Dispose();
+                        open--;
+                        whole += one.Whole ? 1 : 0;
+                        broken += one.Whole ? 0 : 1;
+                    }
+                }
+            }
+        }
+        finally
+        {
+            all.ForEach(one => one.Socket.Dispose());
+        }
+        first.Sort();
+        tokens.Sort();
+        return new StreamResult(first, tokens, whole, broken + open + (streams - all.Count), gap);
+    }
+
+    private sealed class One
+    {
+        private byte[] _rest = [];
+        private bool _some;
+
+        public One(int port)
+        {
+            Socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+            Socket.Connect(IPAddress.Loopback, port);
+            Socket.Blocking = false;
+        }
+
+        public Socket Socket { get; }
+        public long SentAt { get; set; }
+        public long LastAt { get; set; }
+        public bool Whole { get; private set; }
+
+        /// <returns>Whether the stream is over.</returns>
+        public bool Take(ReadOnlySpan<byte> bytes, long now, List<double> first, List<double> tokens, ref double gap)
+        {
+            ReadOnlySpan<byte> text = _rest.Length == 0 ? bytes : [.. _rest, .. bytes];
+            while (true)
+            {
+                var at = text.IndexOf("\"@"u8);
+                var length = at < 0 ? -1 : text[(at + 2)..].IndexOf((byte)' ');
+                if (length < 0)
+                {
+                    break;
+                }
+                var sentNs = long.Parse(text.Slice(at + 2, length));
+                var nowNs = (long)(now * (1e9 / Stopwatch.Frequency));
+                gap = Math.Max(gap, Stopwatch.GetElapsedTime(LastAt, now).TotalMilliseconds);
+                LastAt = now;
+                if (_some)
+                {
+                    tokens.Add((nowNs - sentNs) / 1e6);
+                }
+                else
+                {
+                    first.Add(Stopwatch.GetElapsedTime(SentAt, now).TotalMilliseconds);
+                    _some = true;
+                }
+                text = text[(at + 2 + length)..];
+            }
+            Whole |= text.IndexOf("[DONE]"u8) >= 0;
+            _rest = text[Math.Max(0, text.Length - 64)..].ToArray();
+            return Whole;
+        }
+    }
+}
