@@ -306,7 +306,7 @@ function M.serve()
   attempt.first_deadline = stream and min(attempt.deadline, attempt.started + inst.first_token_s) or attempt.deadline
   local conn, head, outcome, words = transport.request(inst, method, path, pieces, length, attempt)
   if not conn then
-    if attempt.clients_deadline and now() >= attempt.deadline then outcome = "client_gone" end
+    if attempt.clients_deadline and now() >= attempt.deadline - relay.EARLY_S then outcome = "client_gone" end
     return fail(attempt, outcome, words)
   end
   if head.status ~= 200 then return error_answer(attempt, conn, head) end
