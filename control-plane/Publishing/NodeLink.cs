@@ -27,6 +27,7 @@ public sealed class NodeLink : IAsyncDisposable
     private readonly ILogger log;
     private readonly Task loop;
     private volatile string adminUrl;
+    private bool disposed;
 
     private NodeStatus? known;          // what the node last said
     private Snapshot? running;          // the snapshot last seen on all its workers
@@ -48,6 +49,7 @@ public sealed class NodeLink : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        if (Interlocked.Exchange(ref disposed, true)) return;
         await ending.CancelAsync();
         await loop;
         ending.Dispose();

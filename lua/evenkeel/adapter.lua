@@ -48,8 +48,8 @@ end
 local function read_call(header, body)
   if header then
     local model_s, model_e, stream, last, resume, buffer, n, tools, usage, options_s, options_e, close,
-      messages_s, messages_e, keep, deadline_ms =
-      match(header, "^(%d+),(%d+),(%d),(%d),(%d),(%d),(%d+),(%d),(%d),(%d+),(%d+),(%d+),(%d+),(%d+),(%d),(%d+)$")
+      messages_s, messages_e, keep, deadline_ms, pool, tier, client =
+      match(header, "^(%d+),(%d+),(%d),(%d),(%d),(%d),(%d+),(%d),(%d),(%d+),(%d+),(%d+),(%d+),(%d+),(%d),(%d+),([^,]+),(%d+),([^,]*)$")
     if model_s then
       return {
         model_s = tonumber(model_s), model_e = tonumber(model_e), stream = stream == "1", last = last == "1",
@@ -58,6 +58,7 @@ local function read_call(header, body)
         close = tonumber(close),
         messages_s = tonumber(messages_s), messages_e = tonumber(messages_e), keep = keep == "1",
         deadline = deadline_ms ~= "0" and tonumber(deadline_ms) / 1000 or nil,
+        pool = pool, tier = tonumber(tier), client = client ~= "" and client or nil,
       }
     end
   end
@@ -222,12 +223,11 @@ end
 local function keep(attempt, body)
   local call = attempt.call
   if not call.keep then return end
-  local var = ngx.var
-  local pool_name = match(var.http_x_ek_route or "", "^([^/]+)/1$")     -- a degraded answer is no answer to come back to
+  if call.tier ~= 1 then return end               -- a degraded answer is no answer to come back to
   local snapshot = snapshots.current()
-  local pool = pool_name and snapshot.pools[pool_name]
+  local pool = snapshot.pools[call.pool]
   if not pool then return end
-  local key = answers.key(var.http_x_ek_client, pool_name, attempt.kind, attempt.body, call.messages_s, call.messages_e)
+  local key = answers.key(call.client, call.pool, attempt.kind, attempt.body, call.messages_s, call.messages_e)
   answers.keep(key, body, pool.fallback.cache_ttl_s)
 end
 
@@ -293,14 +293,17 @@ function M.serve()
   local pieces, length
   if method == "POST" then
     local body = read_body()
-    local call, why = read_call(var.http_x_ek_call, body)
+    local given = var.http_x_ek_call
+    local call, why = read_call(given, body)
     if not call then return pass_on(attempt, "client_error", 400, nil, errors.body(400, "invalid_json", why)) end
     attempt.call = call
     if call.deadline and call.deadline < attempt.deadline then attempt.deadline, attempt.clients_deadline = call.deadline, true end
     local tier_model = var.http_x_ek_model
     pieces, length = body_pieces(body, call, tier_model or inst.model)
-    attempt.body, attempt.prefix = body, var.http_x_ek_prefix
-    call.show_usage = var.http_x_ek_usage ~= nil
+    attempt.body = body
+    if not given then                               -- a continuation, or somebody who knocks directly
+      attempt.prefix, call.show_usage = var.http_x_ek_prefix, var.http_x_ek_usage ~= nil
+    end
     if attempt.prefix == "beta" then path = match(inst.path, "^(.-)/v1$") or inst.path path = path .. "/beta" .. sub(uri, 4) end
   end
 
@@ -308,7 +311,7 @@ function M.serve()
   attempt.first_deadline = stream and min(attempt.deadline, attempt.started + inst.first_token_s) or attempt.deadline
   local conn, head, outcome, words = transport.request(inst, method, path, pieces, length, attempt)
   if not conn then
-    if attempt.clients_deadline and now() >= attempt.deadline then outcome = "client_gone" end
+    if attempt.clients_deadline and now() >= attempt.deadline - relay.EARLY_S then outcome = "client_gone" end
     return fail(attempt, outcome, words)
   end
   if head.status ~= 200 then return error_answer(attempt, conn, head) end

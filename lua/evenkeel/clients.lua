@@ -40,7 +40,8 @@ end
 function M.identify(snapshot, var)
   if known_snapshot ~= snapshot then known, known_snapshot = {}, snapshot end
   if not next(snapshot.clients) and snapshot.anonymous then return nil end
-  local key = M.key(var.http_authorization, var.http_api_key)
+  local authorization = var.http_authorization
+  local key = M.key(authorization, not authorization and var.http_api_key or nil)
   local client = key and known[key]
   if key and client == nil then
     client = #key <= 4096 and snapshot.clients[M.sha256(key)] or false

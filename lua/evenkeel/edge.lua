@@ -29,7 +29,6 @@ local now = ngx.now
 
 local M = {}
 
-local MAX_BODY = 20 * 1024 * 1024
 local MAX_HOPS = 8            -- nginx allows about ten internal redirects of one request
 
 local ROUTES = {
@@ -72,11 +71,7 @@ local function list_models(snapshot, client, one)
 end
 
 local function read_body()
-  local length = tonumber(ngx.var.http_content_length)
-  if length and length > MAX_BODY then
-    return errors.send(413, "request_too_large", "The request body is larger than 20 MiB.")
-  end
-  ngx.req.read_body()
+  ngx.req.read_body()                       -- nginx has refused what is larger than client_max_body_size
   local body = ngx.req.get_body_data()
   if body then return body end
   local path = ngx.req.get_body_file()
@@ -104,7 +99,7 @@ local function call_header(req, last)
     i.model_s, i.model_e, int(req.stream), int(last), int(req.resume), int(req.pool.stream_buffer == "full"), i.n or 1,
     int(i.tools), req.usage,
     i.stream_options_s or 0, i.stream_options_e or 0, i.body_close, i.messages_s or 0, i.messages_e or 0, int(req.keep),
-    ceil((req.deadline or 0) * 1000),
+    ceil((req.deadline or 0) * 1000), req.pool.name, req.tier, req.client and req.client.name or "",
   }, ",")
 end
 
@@ -120,7 +115,6 @@ local function enter_tier(req, var, tier)
     var.ek_model = t.model or ""
     req.model_set = t.model ~= nil
   end
-  var.ek_route = req.pool.name .. "/" .. tier
   var.ek_call = call_header(req, tier == #req.pool.tiers)
 end
 
@@ -176,7 +170,7 @@ function M.access()
     client = client, model = model, started = at, deadline = given and at + given or nil,
     attempts = 0, hops = 0, scan = info,
     usage = info.include_usage and 1 or (info.stream_options_s and 2 or 0),
-    resume = var.http_x_evenkeel_resume ~= "off",
+    resume = stream and var.http_x_evenkeel_resume ~= "off",
   }
   last_ref = last_ref + 1
   records[last_ref] = req

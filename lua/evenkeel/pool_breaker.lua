@@ -39,6 +39,7 @@ function M.refuses(pool, now, rng)
   local cfg = pool.breaker
   if not cfg then return false end
   local counts = counts_of(pool)
+  if not dict:get(counts.good) then return false end       -- nothing has failed while the window remembers (see count)
   local requests = counts.requests:count(dict, now)
   if requests < cfg.min_requests then return false end
   local p = M.refusal(requests, counts.accepts:count(dict, now), cfg.error_rate_threshold)

@@ -25,6 +25,8 @@ local MAX_RESUME_TEXT = 4 * 1024 * 1024
 local FINISH_GRACE_S = 2            -- how long to wait for usage and [DONE] once the finish reason is there
 local RATE_WINDOW_S = 10            -- over which min_tokens_per_second is judged
 
+M.EARLY_S = 0.02                    -- how much before its time a timer may fire
+
 -- ------------------------------------------------------------------------------------------------------------------ JSON
 
 --- Is a JSON answer whole and worth giving to a client?
@@ -268,7 +270,7 @@ function M.stream(attempt, conn, door)
   if s.error then
     outcome = outcomes.of_error(200, s.error)
     if outcome == "empty" then outcome = "server_error" end
-  elseif attempt.clients_deadline and at >= attempt.deadline then
+  elseif attempt.clients_deadline and at >= attempt.deadline - M.EARLY_S then
     outcome = "client_gone"
   elseif why == "timeout" then
     outcome = s.opened and "stalled" or "timeout_first_token"

@@ -222,7 +222,7 @@ end
 --- Continue the stream of `attempt` that ended early. @param s the relay's record: head, text_content, text_reasoning, content, …
 function M.continue(attempt, s, outcome, relay)
   local snapshot = snapshots.current()
-  local pool_name, tier = (ngx.var.http_x_ek_route or ""):match("^([^/]+)/(%d+)$")
+  local pool_name, tier = attempt.call.pool, attempt.call.tier
   local pool = snapshot and snapshot.pools[pool_name or ""]
   if not pool then return relay.break_off(s, outcome) end
   s.identity = relay.chunk_head(s, "chat")

@@ -25,6 +25,8 @@ internal sealed record Setting(params Member[][] Tiers)
 
     public bool BufferStreams { get; init; }
     public bool DefaultIsCompletion { get; init; }
+    /// <summary>Null: as configured for all.</summary>
+    public int? UnhealthyThreshold { get; init; }
     public int QueueSize { get; init; } = 100;
     public double QueueTimeoutS { get; init; } = 2;
 

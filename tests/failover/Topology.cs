@@ -124,6 +124,7 @@ internal sealed class Topology(IReadOnlyList<Case> cases, TimeScale time)
         };
         if (setting.BufferStreams) pool["stream_buffer"] = "full";
         if (setting.DefaultIsCompletion) pool["failover_config"] = new JsonObject { ["fallback"] = new JsonObject { ["default_response_mode"] = "completion" } };
+        if (setting.UnhealthyThreshold is { } threshold) pool["failover_config"] = new JsonObject { ["health_check"] = new JsonObject { ["unhealthy_threshold"] = threshold } };
         return pool;
     }
 

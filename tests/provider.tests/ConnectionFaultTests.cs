@@ -101,6 +101,7 @@ public sealed class ConnectionFaultTests(OneInstance fixture) : IClassFixture<On
         Assert.Equal(SocketError.ConnectionRefused, refused.SocketErrorCode);
         instance.Up();
         Assert.Equal(200, (await AskAsync(instance)).Status);
-        Assert.Equal(LedgerOutcome.ResetByUs, simulator.Ledger.Entries()[0].Outcome);
+        var entries = await simulator.Ledger.WaitAsync(all => all[0].Ended);
+        Assert.Equal(LedgerOutcome.ResetByUs, entries[0].Outcome);
     }
 }

@@ -93,7 +93,10 @@ internal static class Promises
             new Member("primary") { Simulated = Model(60) with { ErrorRate = 0.1 } },
             new Member("second") { Simulated = Model(60) },
             new Member("third") { Simulated = Model(60) },
-        ]]),
+        ]])
+        {
+            UnhealthyThreshold = 10,      // three failures in a row happen by chance; then the breaker would leave nothing to see
+        },
         Judge = e =>
         {
             var extra = e.AllTries.Count - e.Exchanges.Count;
