@@ -80,9 +80,8 @@ local function replace(pieces, n, body, from, s, e, text)
 end
 
 -- The body in pieces: the model name replaced, usage asked for; nothing else is touched.
-local function body_pieces(body, call, model)
+local function body_pieces(body, call, model, ask_usage)
   local pieces, n, from = {}, 0, 1
-  local ask_usage = call.stream and call.usage ~= 1
   local options = nil
   if ask_usage and call.options_s > 0 then
     local given = cjson.decode(sub(body, call.options_s, call.options_e)) or {}
@@ -201,9 +200,22 @@ local function watch_rate_limit_headers(attempt, headers)
   cool_down_by(attempt, headers["x-ratelimit-remaining-tokens"], headers["x-ratelimit-reset-tokens"])
 end
 
+-- Few vendors know no stream_options and refuse the request for it. Then their usage is not to be had: they are not asked again for it.
+local NO_USAGE_HOLDS_S = 86400
+
+local function minds_our_question(attempt, status, body)
+  if not attempt.asks_usage or (status ~= 400 and status ~= 422) then return false end
+  if not find(body, "stream_options", 1, true) and not find(body, "include_usage", 1, true) then return false end
+  ngx.shared.evenkeel_state:set(attempt.inst.keys.no_usage, true, NO_USAGE_HOLDS_S)
+  return true
+end
+
+local perform
+
 local function error_answer(attempt, conn, head)
   local status = head.status
   local body = transport.read_all(conn, MAX_ERROR_BODY, now() + ERROR_BODY_WAIT_S) or ""
+  if minds_our_question(attempt, status, body) then return perform(attempt) end
   local at = now()
   attempt.retry_after_s = outcomes.retry_after_s(head.headers["retry-after"], at, ngx.parse_http_time)
   watch_rate_limit_headers(attempt, head.headers)
@@ -290,7 +302,6 @@ function M.serve()
   if uri == "/user/balance" then path = (match(inst.path, "^(.-)/v1$") or inst.path) .. uri end   -- where DeepSeek has it
   if args then path = path .. "?" .. args end
 
-  local pieces, length
   if method == "POST" then
     local body = read_body()
     local given = var.http_x_ek_call
@@ -298,18 +309,27 @@ function M.serve()
     if not call then return pass_on(attempt, "client_error", 400, nil, errors.body(400, "invalid_json", why)) end
     attempt.call = call
     if call.deadline and call.deadline < attempt.deadline then attempt.deadline, attempt.clients_deadline = call.deadline, true end
-    local tier_model = var.http_x_ek_model
-    pieces, length = body_pieces(body, call, tier_model or inst.model)
-    attempt.body = body
+    attempt.body, attempt.model = body, var.http_x_ek_model or inst.model
     if not given then                               -- a continuation, or somebody who knocks directly
       attempt.prefix, call.show_usage = var.http_x_ek_prefix, var.http_x_ek_usage ~= nil
     end
     if attempt.prefix == "beta" then path = match(inst.path, "^(.-)/v1$") or inst.path path = path .. "/beta" .. sub(uri, 4) end
   end
+  attempt.method, attempt.path = method, path
+  attempt.first_deadline = attempt.call.stream and min(attempt.deadline, attempt.started + inst.first_token_s) or attempt.deadline
+  return perform(attempt)
+end
 
-  local stream = attempt.call.stream
-  attempt.first_deadline = stream and min(attempt.deadline, attempt.started + inst.first_token_s) or attempt.deadline
-  local conn, head, outcome, words = transport.request(inst, method, path, pieces, length, attempt)
+-- Ask the provider and answer by what it says.
+function perform(attempt)
+  local inst, call = attempt.inst, attempt.call
+  local stream = call.stream
+  local pieces, length
+  if attempt.body then
+    attempt.asks_usage = stream and call.usage ~= 1 and not ngx.shared.evenkeel_state:get(inst.keys.no_usage)
+    pieces, length = body_pieces(attempt.body, call, attempt.model, attempt.asks_usage)
+  end
+  local conn, head, outcome, words = transport.request(inst, attempt.method, attempt.path, pieces, length, attempt)
   if not conn then
     if attempt.clients_deadline and now() >= attempt.deadline - relay.EARLY_S then outcome = "client_gone" end
     return fail(attempt, outcome, words)
@@ -369,7 +389,5 @@ function M.recovery_probes(dict)
     end
   end
 end
-
-M._body_pieces, M._read_call = body_pieces, read_call
 
 return M

@@ -29,6 +29,7 @@ end
 function M.keys(name)
   return {
     in_flight = "f:" .. name, cooldown = "c:" .. name, strikes = "k:" .. name, blocked = "x:" .. name, probe = "p:" .. name,
+    no_usage = "nu:" .. name,
     limit = "l:" .. name, limit_at = "la:" .. name, limit_ok = "lo:" .. name, limit_was = "lw:" .. name,
     refused_at = "ra:" .. name, borne = "rb:" .. name, row_at = "rr:" .. name,
     stream = "ts:" .. name, stream_at = "tsa:" .. name, json = "tj:" .. name, json_at = "tja:" .. name,

@@ -48,6 +48,18 @@ public sealed class OpenAiClientTests(SharedStack shared)
     }
 
     [Fact]
+    public async Task A_provider_that_knows_no_stream_options_is_asked_without_them_from_then_on()
+    {
+        shared.Providers["no-options"].AddFault("status=400;message=Unrecognized request argument: stream_options", times: 1);
+        var first = await shared.Gateway.StreamAsync("no-options-model", "Tell me of the tide.");
+        var second = await shared.Gateway.StreamAsync("no-options-model", "Tell me of the tide.");
+
+        Assert.True(first.Done && second.Done, $"{first}; {second}");
+        var bodies = shared.Providers.Ledger.Entries("no-options").Select(entry => entry.Body ?? "").ToList();
+        Assert.Equal([true, false, false], bodies.Select(body => body.Contains("stream_options")));
+    }
+
+    [Fact]
     public async Task A_stream_is_passed_on_as_it_arrives()
     {
         Plain.AddFault("answer;first_token_ms=10;tokens_per_second=20", times: 1);

@@ -53,6 +53,7 @@ public sealed class SharedStack : IAsyncLifetime
                 Simulated("idle"),
                 Simulated("slow-1"), Simulated("slow-2"),
                 Simulated("cut"), Simulated("continues"),
+                Simulated("no-options", s => s with { RecordBodies = true }),
                 Simulated("vendors", s => s with { ApiKey = null, Tls = TlsMode.Good, Sni = [VendorX, VendorY] }),
                 Simulated("trusted", s => s with { Tls = TlsMode.Good }),
                 Simulated("expired", s => s with { Tls = TlsMode.Expired }),
@@ -89,7 +90,7 @@ public sealed class SharedStack : IAsyncLifetime
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), weight = ceiling, max_connections = ceiling, base_latency = "300ms" });
         }
-        foreach (var name in (string[])["lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "slow-1", "slow-2", "cut", "continues", .. Mortals])
+        foreach (var name in (string[])["lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "slow-1", "slow-2", "cut", "continues", "no-options", .. Mortals])
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), max_connections = 1000 });
         }
@@ -125,6 +126,7 @@ public sealed class SharedStack : IAsyncLifetime
             .Pool("idle", [["idle"]])
             .Pool("slow", [["slow-1", "slow-2"]])
             .Pool("cut", [["cut"], ["continues"]])
+            .Pool("no-options", [["no-options"]])
             .Pool("vendor-x", [["vendor-x"]])
             .Pool("vendor-y", [["vendor-y"]])
             .Pool("expired", [["expired", "trusted"]], new { algorithm = "round_robin" })
