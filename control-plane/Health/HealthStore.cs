@@ -65,7 +65,7 @@ public sealed class HealthStore(NpgsqlDataSource database)
         """;
 
     // Each interval is drawn anew, within a tenth, so that probes never march in step. What is further away than its interval allows
-    // was claimed under a longer one.
+    // was claimed under a longer one. What is out is watched closely, so that it is back within seconds of its recovery.
     private const string ClaimSql = """
         with due as (
             select h.instance, w.interval_ms, w.lease_ms,
@@ -77,7 +77,8 @@ public sealed class HealthStore(NpgsqlDataSource database)
         update instance_health h set
             turn = h.turn + 1,
             claimed_until = due.due_at + due.lease_ms * interval '1 ms',
-            next_at = due.due_at + due.interval_ms * (0.9 + 0.2 * random()) * interval '1 ms'
+            next_at = due.due_at + case when h.status = 'down' then least(due.interval_ms, 1000) else due.interval_ms end
+                * (0.9 + 0.2 * random()) * interval '1 ms'
         from due where h.instance = due.instance
         returning h.instance, h.status, h.since, h.consecutive, h.turn, extract(epoch from due.due_at - now())::float8 as wait_s
         """;

@@ -382,7 +382,7 @@ function M.recovery_probes(dict)
   local at = now()
   for _, name in ipairs(snapshot.instance_names) do
     local inst = snapshot.instances[name]
-    if inst.in_service and breaker.state(dict, inst.keys.breaker, at) == "open" and dict:add("pl:" .. name, 1, RECOVERY_PROBE_S) then
+    if inst.reachable and breaker.state(dict, inst.keys.breaker, at) == "open" and dict:add("pl:" .. name, 1, RECOVERY_PROBE_S) then
       ngx.timer.at(0, function(premature)
         if not premature then probe(inst, dict) end
       end)

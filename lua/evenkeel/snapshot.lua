@@ -66,7 +66,8 @@ local function compile_instance(inst)
     "\r\nUser-Agent: evenkeel\r\nAccept-Encoding: identity\r\n",
   })
   -- a new instance is pushed before the reload that opens its door
-  inst.in_service = inst.enabled ~= false and not inst.drain and inst.healthy ~= false and (doors == nil or doors[inst.name] == true)
+  inst.reachable = inst.enabled ~= false and not inst.drain and (doors == nil or doors[inst.name] == true)
+  inst.in_service = inst.reachable and inst.healthy ~= false
   inst.can = {}
   for _, capability in ipairs(inst.capabilities or {}) do inst.can[capability] = true end
   return inst
