@@ -42,8 +42,8 @@ catch (OperationCanceledException)
     Console.Error.WriteLine("evenkeel-bench: interrupted; what it had started is stopped");
     return 130;
 }
-catch (BenchException problem)
+catch (Exception problem)          // whatever it is, it is caught: only then is what was started stopped
 {
-    Console.Error.WriteLine($"evenkeel-bench: {problem.Message}");
+    Console.Error.WriteLine($"evenkeel-bench: {(problem is BenchException ? problem.Message : problem)}");
     return 1;
 }

@@ -19,6 +19,8 @@ internal sealed class Stage : IDisposable
         Checkout = checkout;
         Cancel = cancel;
         Root = Directory.CreateTempSubdirectory("evenkeel-bench-").FullName;
+        // An nginx that root starts reads its files as nobody.
+        File.SetUnixFileMode(Root, File.GetUnixFileMode(Root) | UnixFileMode.GroupRead | UnixFileMode.GroupExecute | UnixFileMode.OtherRead | UnixFileMode.OtherExecute);
     }
 
     public string Checkout { get; }

@@ -76,6 +76,10 @@ internal static class StreamClient
         }
         first.Sort();
         tokens.Sort();
+        if (first.Count == 0)
+        {
+            throw new BenchException("not one stream had a token");
+        }
         return new StreamResult(first, tokens, whole, broken + open + (streams - all.Count), gap);
     }
 
@@ -108,7 +112,11 @@ internal static class StreamClient
                 {
                     break;
                 }
-                var sentNs = long.Parse(text.Slice(at + 2, length));
+                if (!long.TryParse(text.Slice(at + 2, length), out var sentNs))
+                {
+                    text = text[(at + 2)..];          // the frame of an HTTP chunk cuts this one in two: the others tell
+                    continue;
+                }
                 var nowNs = (long)(now * (1e9 / Stopwatch.Frequency));
                 gap = Math.Max(gap, Stopwatch.GetElapsedTime(LastAt, now).TotalMilliseconds);
                 LastAt = now;
