@@ -2,6 +2,8 @@ using Evenkeel;
 using Evenkeel.Auth;
 using Evenkeel.Config;
 using Evenkeel.Database;
+using Evenkeel.Health;
+using Evenkeel.Incidents;
 using Evenkeel.Instances;
 using Evenkeel.Nodes;
 using Evenkeel.Pools;
@@ -47,6 +49,8 @@ try
     builder.Services.AddSingleton<ConfigStore>();
     builder.Services.AddSingleton<RevisionStore>();
     builder.Services.AddPublishing();
+    builder.Services.AddHealth();
+    builder.Services.AddIncidents();
 
     builder.Services.ConfigureHttpJsonOptions(json => ConfigJson.Configure(json.SerializerOptions));
     builder.Services.AddProblemDetails();
@@ -73,6 +77,8 @@ try
     app.MapPools();
     app.MapRevisions();
     app.MapNodes();
+    app.MapInstanceHealth();
+    app.MapIncidents();
 
     var database = app.Services.GetRequiredService<NpgsqlDataSource>();
     var stopping = app.Lifetime.ApplicationStopping;

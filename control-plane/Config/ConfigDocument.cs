@@ -46,7 +46,14 @@ public sealed record InstanceConfig
     public IReadOnlyList<string> Capabilities { get; init; } = [];
     public TlsConfig Tls { get; init; } = new();
     public TimeoutsConfig Timeouts { get; init; } = new();
+    public ProbeConfig Probe { get; init; } = new();
 }
+
+/// <summary>Cheapest first. Balance is DeepSeek's GET /user/balance. Each falls back to the next one where the provider does not know it.</summary>
+public enum ProbeKind { Models, Balance, Completion }
+
+/// <summary>How the instance's health is asked for.</summary>
+public sealed record ProbeConfig(ProbeKind Kind = ProbeKind.Models);
 
 public sealed record PriceConfig(decimal InputPerMillion = 0, decimal OutputPerMillion = 0, decimal? CachedInputPerMillion = null, string Currency = "USD");
 

@@ -86,6 +86,7 @@ public static partial class ConfigReader
             Capabilities = map.Texts("capabilities"),
             Tls = Tls(map.Map("tls")),
             Timeouts = Timeouts(map.Map("timeouts")),
+            Probe = Probe(map.Map("probe")),
         };
         map.RefuseUnknownKeys();
         return instance;
@@ -112,6 +113,13 @@ public static partial class ConfigReader
         var tls = new TlsConfig(map.Boolean("verify", true), map.Text("ca_file"), map.Text("server_name"));
         map.RefuseUnknownKeys();
         return tls;
+    }
+
+    private static ProbeConfig Probe(ConfigMap map)
+    {
+        var probe = new ProbeConfig(map.Word("kind", ProbeKind.Models));
+        map.RefuseUnknownKeys();
+        return probe;
     }
 
     private static TimeoutsConfig Timeouts(ConfigMap map)

@@ -41,6 +41,7 @@ internal sealed record InstanceRow
     public int IdleMs { get; init; }
     public int TotalMs { get; init; }
     public double MinTokensPerSecond { get; init; }
+    public string? ProbeKind { get; init; }   // null: written before there were kinds
 
     public static InstanceRow Of(InstanceConfig i, int position) => new()
     {
@@ -68,6 +69,7 @@ internal sealed record InstanceRow
         IdleMs = (int)i.Timeouts.Idle.TotalMilliseconds,
         TotalMs = (int)i.Timeouts.Total.TotalMilliseconds,
         MinTokensPerSecond = i.Timeouts.MinTokensPerSecond,
+        ProbeKind = ConfigJson.Word(i.Probe.Kind),
     };
 
     public InstanceConfig ToConfig() => new()
@@ -93,6 +95,7 @@ internal sealed record InstanceRow
             Total = TimeSpan.FromMilliseconds(TotalMs),
             MinTokensPerSecond = MinTokensPerSecond,
         },
+        Probe = ProbeKind is null ? new ProbeConfig() : new ProbeConfig(ConfigJson.Words<Config.ProbeKind>()[ProbeKind]),
     };
 }
 

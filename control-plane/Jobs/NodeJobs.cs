@@ -14,15 +14,15 @@ public static class NodeJobs
 {
     public static IServiceCollection AddNodeJobs(this IServiceCollection services) => services.AddQuartz(quartz =>
     {
-        Every<ReconcileJob>(quartz, "reconcile", TimeSpan.FromSeconds(2));
-        Every<NodeLivenessJob>(quartz, "node-liveness", TimeSpan.FromSeconds(5));
-        Every<PruneJob>(quartz, "prune", TimeSpan.FromHours(1));
+        quartz.Every<ReconcileJob>("reconcile", "nodes", TimeSpan.FromSeconds(2));
+        quartz.Every<NodeLivenessJob>("node-liveness", "nodes", TimeSpan.FromSeconds(5));
+        quartz.Every<PruneJob>("prune", "nodes", TimeSpan.FromHours(1));
     });
 
-    private static void Every<T>(IQuartzBuilder quartz, string name, TimeSpan interval) where T : class, IJob =>
+    internal static void Every<T>(this IQuartzBuilder quartz, string name, string group, TimeSpan interval) where T : class, IJob =>
         quartz.ScheduleJob<T>(
-            trigger => trigger.WithIdentity(name, "nodes").StartNow().WithSimpleSchedule(schedule => schedule.WithInterval(interval).RepeatForever()),
-            job => job.WithIdentity(name, "nodes"));
+            trigger => trigger.WithIdentity(name, group).StartNow().WithSimpleSchedule(schedule => schedule.WithInterval(interval).RepeatForever()),
+            job => job.WithIdentity(name, group));
 }
 
 /// <summary>Resends what a node lacks.</summary>

@@ -7,6 +7,8 @@ public sealed record NodeStatus
 {
     /// <summary>Of the snapshot that the node holds; 0: none.</summary>
     public long Revision { get; init; }
+    /// <summary>What the probes found, as the snapshot has it.</summary>
+    public long State { get; init; }
     public string Digest { get; init; } = "";
     public IReadOnlyList<NodeWorker> Workers { get; init; } = [];
 
@@ -20,7 +22,7 @@ public sealed record NodeStatus
 
     /// <summary>True when every active worker runs this snapshot and, if given, this text.</summary>
     public bool Runs(Snapshot snapshot, string? textDigest) =>
-        Revision == snapshot.Revision && Digest == snapshot.Digest && ActiveWorkers.Any()
+        Revision == snapshot.Revision && State == snapshot.State && Digest == snapshot.Digest && ActiveWorkers.Any()
         && ActiveWorkers.All(worker => worker.Revision == snapshot.Revision && (textDigest is null || worker.TextDigest == textDigest));
 }
 

@@ -1,7 +1,10 @@
 using System.Net;
 using System.Net.Http.Headers;
+using System.Text;
 using System.Text.Json;
 using Evenkeel.Config;
+using Evenkeel.Health;
+using Evenkeel.Incidents;
 using Evenkeel.Nodes;
 
 namespace Evenkeel.Publishing;
@@ -27,7 +30,9 @@ public sealed class NodeAdmin : IDisposable
     private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan PushTimeout = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan StatusTimeout = TimeSpan.FromSeconds(2);
-    private const int AnswerMaxBytes = 1024 * 1024;
+    private static readonly TimeSpan EventsTimeout = TimeSpan.FromSeconds(5);
+    private const int AnswerMaxBytes = 4 * 1024 * 1024;
+    private const int DoorAnswerMaxBytes = 64 * 1024;
 
     private readonly HttpClient http;
 
@@ -69,6 +74,49 @@ public sealed class NodeAdmin : IDisposable
         catch (JsonException)
         {
             return (null, "GET /status answers with something that is not a status");
+        }
+    }
+
+    /// <summary>Events after a number, at most 1000; null: the node did not say.</summary>
+    public async Task<NodeEvents?> EventsAsync(string adminUrl, long after, CancellationToken cancel)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Get, $"{adminUrl.TrimEnd('/')}/events?after={after}");
+        var (status, body, _) = await SendAsync(request, EventsTimeout, cancel);
+        if (status != HttpStatusCode.OK) return null;
+        try
+        {
+            return JsonSerializer.Deserialize<NodeEvents>(body.Replace("\\u0000", "\\u0020"), ConfigJson.Options);   // PostgreSQL holds no NUL
+        }
+        catch (JsonException)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>Asks at an instance's door. Reads no more of the answer than it takes to judge it.</summary>
+    public async Task<DoorAnswer> KnockAsync(string adminUrl, string instance, ProbeCall call, TimeSpan timeout, CancellationToken cancel)
+    {
+        using var request = new HttpRequestMessage(call.Body is null ? HttpMethod.Get : HttpMethod.Post, $"{adminUrl.TrimEnd('/')}/instances/{instance}{call.Path}");
+        if (call.Body is not null) request.Content = new StringContent(call.Body, Encoding.UTF8, "application/json");
+        using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        bounded.CancelAfter(timeout);
+        try
+        {
+            using var response = await http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, bounded.Token);
+            var outcome = response.Headers.TryGetValues("x-ek-outcome", out var words) ? words.First() : null;
+            if (call.Body is not null && response.IsSuccessStatusCode) return new DoorAnswer((int)response.StatusCode, outcome, "");
+            var body = new byte[DoorAnswerMaxBytes];
+            await using var stream = await response.Content.ReadAsStreamAsync(bounded.Token);
+            var length = await stream.ReadAtLeastAsync(body, body.Length, throwOnEndOfStream: false, bounded.Token);
+            return new DoorAnswer((int)response.StatusCode, outcome, Encoding.UTF8.GetString(body, 0, length));
+        }
+        catch (OperationCanceledException) when (!cancel.IsCancellationRequested)
+        {
+            return new DoorAnswer(null, null, "", TimedOut: true);
+        }
+        catch (Exception failure) when (failure is HttpRequestException or IOException)
+        {
+            return new DoorAnswer(null, null, "", $"its admin listener does not answer: {failure.Message}");
         }
     }
 

@@ -120,7 +120,7 @@ public sealed class NodeLink : IAsyncDisposable
     private bool Lacks(NodeStatus? status, Snapshot desired)
     {
         if (refused == desired && time.GetElapsedTime(refusedAt) < RetryRefusedAfter) return false;
-        return status is null || status.Revision != desired.Revision || status.Digest != desired.Digest;
+        return status is null || (status.Revision, status.State, status.Digest) != (desired.Revision, desired.State, desired.Digest);
     }
 
     private async Task<string?> PushAsync(Snapshot snapshot, CancellationToken cancel)

@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using Evenkeel.Config;
+using Evenkeel.Health;
 using Evenkeel.Nodes;
 using Evenkeel.Secrets;
 using Npgsql;
@@ -7,13 +8,13 @@ using Npgsql;
 namespace Evenkeel.Publishing;
 
 /// <summary>
-/// Brings every node to the newest revision. A new revision is announced by PostgreSQL (NOTIFY) and pushed at once; what was missed, by
+/// Brings every node to the newest revision and state. Both are announced by PostgreSQL (NOTIFY) and pushed at once; what was missed, by
 /// us or by a node, is made up for by <see cref="ReconcileAsync"/>, which a Quartz job calls every 2 s. The desired state and the nodes
 /// stay in memory, so that a node that restarts while the database is away still gets its snapshot: a clock of our own ticks when
 /// Quartz, whose store is that database, does not.
 /// </summary>
 public sealed class Publisher(
-    ConfigStore configs, SecretResolver secrets, NodeStore nodes, NodeAdmin admin, DesiredState state, NpgsqlDataSource database, TimeProvider time, ILogger<Publisher> log)
+    ConfigStore configs, SecretResolver secrets, HealthStore health, NodeStore nodes, NodeAdmin admin, DesiredState state, NpgsqlDataSource database, TimeProvider time, ILogger<Publisher> log)
     : BackgroundService
 {
     private static readonly TimeSpan Tick = TimeSpan.FromSeconds(1);
@@ -129,19 +130,20 @@ public sealed class Publisher(
         var current = state.Current;
         var revision = await configs.RevisionAsync(cancel);
         if (revision == 0) return;
+        var fleet = await health.FleetAsync(cancel);
 
         // The same revision can come to mean another snapshot: a file may hold another key by now, a missing one may be there.
         var same = current is not null && current.Revision == revision;
-        if (same && current!.Snapshot.Faults.Count == 0 && !References(current.Document).Any(reference => reference.StartsWith("file:", StringComparison.Ordinal))) return;
+        if (same && current!.Snapshot.State == fleet.Number && current.Snapshot.Faults.Count == 0 && !References(current.Document).Any(reference => reference.StartsWith("file:", StringComparison.Ordinal))) return;
 
         var stored = same ? new StoredConfig(revision, "", current!.Document) : await configs.LoadAsync(cancel);
         var resolved = await secrets.ResolveAsync([.. References(stored.Document)], cancel);
-        var snapshot = SnapshotBuilder.Build(stored.Document, stored.Revision, reference => resolved[reference]);
-        if (same && snapshot.Digest == current!.Snapshot.Digest) return;
+        var snapshot = SnapshotBuilder.Build(stored.Document, stored.Revision, fleet, reference => resolved[reference]);
+        if (same && (snapshot.State, snapshot.Digest) == (current!.Snapshot.State, current.Snapshot.Digest)) return;
 
         foreach (var fault in snapshot.Faults) PublishingLog.Left(log, fault.Path, fault.Message);
         state.Set(new Desired(stored.Document, snapshot));
-        PublishingLog.Desired(log, snapshot.Revision, snapshot.Digest, snapshot.Json.Length);
+        PublishingLog.Desired(log, snapshot.Revision, snapshot.State, snapshot.Digest, snapshot.Json.Length);
     }
 
     private async Task ReadNodesAsync(CancellationToken cancel)

@@ -2,8 +2,8 @@ namespace Evenkeel.Publishing;
 
 internal static partial class PublishingLog
 {
-    [LoggerMessage(Level = LogLevel.Information, Message = "revision {Revision} is desired (snapshot {Digest}, {Bytes} bytes)")]
-    public static partial void Desired(ILogger log, long revision, string digest, int bytes);
+    [LoggerMessage(Level = LogLevel.Information, Message = "revision {Revision} is desired (state {State}, snapshot {Digest}, {Bytes} bytes)")]
+    public static partial void Desired(ILogger log, long revision, long state, string digest, int bytes);
 
     [LoggerMessage(Level = LogLevel.Error, Message = "{Path}: {Fault}")]
     public static partial void Left(ILogger log, string path, string fault);

@@ -4,15 +4,17 @@ using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using Evenkeel.Config;
+using Evenkeel.Health;
 using Evenkeel.Secrets;
 
 namespace Evenkeel.Publishing;
 
 /// <summary>
 /// What is pushed. Json holds provider keys: it is for a node's admin listener and for nothing else. Digest is the sha256 (hex) of the
-/// payload without revision and digest. Faults is what had to be left out, for the operator to see.
+/// payload without revision, state and digest. State grows with every instance that the probes take out or bring back. Faults is what
+/// had to be left out, for the operator to see.
 /// </summary>
-public sealed record Snapshot(long Revision, string Digest, ReadOnlyMemory<byte> Json, IReadOnlyList<ConfigFault> Faults);
+public sealed record Snapshot(long Revision, long State, string Digest, ReadOnlyMemory<byte> Json, IReadOnlyList<ConfigFault> Faults);
 
 /// <summary>
 /// Document, revision and resolved secrets to the snapshot that is pushed to the nodes. Pure, with a fixed order, so that the same
@@ -23,21 +25,25 @@ public static class SnapshotBuilder
 {
     private const int Format = 1;
 
-    /// <summary><paramref name="secret"/> gives what is behind a reference (env:…, file:…, secret:…) of the document.</summary>
-    public static Snapshot Build(ConfigDocument document, long revision, Func<string, ResolvedSecret> secret)
+    /// <summary>
+    /// <paramref name="secret"/> gives what is behind a reference (env:…, file:…, secret:…) of the document; <paramref name="fleet"/> is
+    /// what the probes found, laid over it.
+    /// </summary>
+    public static Snapshot Build(ConfigDocument document, long revision, FleetState fleet, Func<string, ResolvedSecret> secret)
     {
         var faults = new List<ConfigFault>();
-        var payload = Write(json => WritePayload(json, document, secret, faults));
+        var payload = Write(json => WritePayload(json, document, fleet, secret, faults));
         var digest = Convert.ToHexStringLower(SHA256.HashData(payload.Span));
         faults.Clear();
         var whole = Write(json =>
         {
             json.WriteNumber("format", Format);
             json.WriteNumber("revision", revision);
+            json.WriteNumber("state", fleet.Number);
             json.WriteString("digest", digest);
-            WritePayload(json, document, secret, faults);
+            WritePayload(json, document, fleet, secret, faults);
         });
-        return new Snapshot(revision, digest, whole, faults);
+        return new Snapshot(revision, fleet.Number, digest, whole, faults);
     }
 
     private static ReadOnlyMemory<byte> Write(Action<Utf8JsonWriter> members)
@@ -52,7 +58,7 @@ public static class SnapshotBuilder
         return buffer.WrittenMemory;
     }
 
-    private static void WritePayload(Utf8JsonWriter json, ConfigDocument document, Func<string, ResolvedSecret> secret, List<ConfigFault> faults)
+    private static void WritePayload(Utf8JsonWriter json, ConfigDocument document, FleetState fleet, Func<string, ResolvedSecret> secret, List<ConfigFault> faults)
     {
         json.WriteStartObject("gateway");
         json.WriteBoolean("anonymous", document.IsAnonymous());
@@ -64,7 +70,7 @@ public static class SnapshotBuilder
         {
             var key = instance.ApiKey is null ? default : secret(instance.ApiKey);
             if (key.Fault is not null) faults.Add(new ConfigFault($"instances[{at}].api_key", $"\"{instance.Name}\" is disabled: {key.Fault}"));
-            WriteInstance(json, instance, key.Value, instance.Enabled && key.Fault is null, breakers[instance.Name]);
+            WriteInstance(json, instance, key.Value, instance.Enabled && key.Fault is null, !fleet.Down.Contains(instance.Name), breakers[instance.Name]);
         }
         json.WriteEndArray();
 
@@ -82,7 +88,7 @@ public static class SnapshotBuilder
         json.WriteEndArray();
     }
 
-    private static void WriteInstance(Utf8JsonWriter json, InstanceConfig instance, string? key, bool enabled, FailoverConfig breaker)
+    private static void WriteInstance(Utf8JsonWriter json, InstanceConfig instance, string? key, bool enabled, bool healthy, FailoverConfig breaker)
     {
         var url = new Uri(instance.BaseUrl, UriKind.Absolute);
         json.WriteStartObject();
@@ -99,6 +105,7 @@ public static class SnapshotBuilder
         json.WriteNumber("base_latency_ms", Ms(instance.BaseLatency));
         json.WriteBoolean("enabled", enabled);
         json.WriteBoolean("drain", instance.Drain);
+        if (!healthy) json.WriteBoolean("healthy", false);
         WriteStrings(json, "capabilities", instance.Capabilities);
 
         json.WriteStartObject("tls");

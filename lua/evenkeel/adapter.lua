@@ -111,7 +111,7 @@ local function report(attempt, outcome, at)
   attempt.reported = true
   attempt.outcome = outcome
   if not attempt.kind then                      -- a probe or a look: it proves a key and a connection, not the service or its account
-    if outcome == "ok" then live.unblock(attempt.inst, "auth") end
+    if outcome == "ok" and live.unblock(attempt.inst, "auth") then events.add("unblocked", attempt.inst.name, { outcome = outcome }) end
     return
   end
   local inst, dict = attempt.inst, ngx.shared.evenkeel_state
@@ -122,7 +122,7 @@ local function report(attempt, outcome, at)
       events.add("breaker_closed", inst.name, { outcome = outcome })
       live.touch(inst)
     end
-    live.unblock(inst)
+    if live.unblock(inst) then events.add("unblocked", inst.name, { outcome = outcome }) end
     if live.view(inst, at).refused then             -- lately: there is something to forgive or to learn
       live.forgive(inst, attempt.started)
       live.bore(inst, slots.count(k.in_flight), at)
@@ -145,8 +145,9 @@ local function report(attempt, outcome, at)
     local wait_s = live.rate_limited(inst, attempt.retry_after_s, slots.count(k.in_flight), attempt.started, at, random)
     if wait_s then events.add("cooldown", inst.name, { outcome = outcome, seconds = wait_s, request_id = attempt.request_id }) end
   elseif outcome == "auth" or outcome == "quota" then
-    if live.block(inst, outcome) then
-      events.add("blocked", inst.name, { outcome = outcome, evidence = attempt.words, request_id = attempt.request_id })
+    local news, block_s = live.block(inst, outcome)
+    if news then
+      events.add("blocked", inst.name, { outcome = outcome, seconds = block_s, evidence = attempt.words, request_id = attempt.request_id })
     end
   end
 end
@@ -221,7 +222,9 @@ local function error_answer(attempt, conn, head)
   if status < 400 then return fail(attempt, "bad_gateway", "answered " .. status .. " (redirects are not followed)") end
   local outcome = outcomes.of_error(status, body)
   attempt.hopeless = status == 404              -- it will not know the model a moment later, either
-  if outcomes.RETRYABLE[outcome] then return fail(attempt, outcome, "HTTP " .. status .. " " .. sub(body, 1, 200)) end
+  if outcomes.RETRYABLE[outcome] and not attempt.look then
+    return fail(attempt, outcome, "HTTP " .. status .. " " .. sub(body, 1, 200))
+  end
   if outcome == "context_length" and not attempt.call.last then return fail(attempt, outcome, "HTTP " .. status) end
   return pass_on(attempt, outcome, status, head.headers["content-type"], body)
 end
@@ -293,8 +296,10 @@ function M.serve()
   attempt.deadline = attempt.started + inst.total_s
 
   local method = ngx.req.get_method()
+  attempt.look = method == "GET"       -- a probe, never a part of a walk over instances: it wants the provider's own words
   local path = inst.path .. (find(uri, "^/v1/") and sub(uri, 4) or uri)
   local args = var.args
+  if uri == "/user/balance" then path = (match(inst.path, "^(.-)/v1$") or inst.path) .. uri end   -- where DeepSeek has it
   if args then path = path .. "?" .. args end
 
   if method == "POST" then
@@ -377,7 +382,7 @@ function M.recovery_probes(dict)
   local at = now()
   for _, name in ipairs(snapshot.instance_names) do
     local inst = snapshot.instances[name]
-    if inst.in_service and breaker.state(dict, inst.keys.breaker, at) == "open" and dict:add("pl:" .. name, 1, RECOVERY_PROBE_S) then
+    if inst.reachable and breaker.state(dict, inst.keys.breaker, at) == "open" and dict:add("pl:" .. name, 1, RECOVERY_PROBE_S) then
       ngx.timer.at(0, function(premature)
         if not premature then probe(inst, dict) end
       end)

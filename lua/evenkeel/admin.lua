@@ -1,7 +1,7 @@
 -- The admin listener of a node: what the control plane pushes and reads. Every call needs the node's token.
 --
 --   PUT  /snapshot           202 new · 204 known · 409 older · 422 {"errors": […]} · 507 no room
---   GET  /status             revision, digest, workers; ?format=text for scripts
+--   GET  /status             revision, state, digest, workers; ?format=text for scripts
 --   GET  /stats              live numbers of instances and pools
 --   GET  /events?after=N     state changes, at most 1000 at a time
 --   POST /instances/{name}/_reset   close the breaker, end cooldown and block (an operator acts)
@@ -64,8 +64,8 @@ local function status()
   end
   local dict = ngx.shared.evenkeel_snapshot
   return answer(200, {
-    node = node.name, revision = dict:get("revision") or 0, digest = dict:get("digest") or "", text_digest = node.text_digest,
-    master_pid = node.master_pid(), workers = workers, now = ngx.now(),
+    node = node.name, revision = dict:get("revision") or 0, state = dict:get("state") or 0, digest = dict:get("digest") or "",
+    text_digest = node.text_digest, master_pid = node.master_pid(), workers = workers, now = ngx.now(),
   })
 end
 
@@ -87,6 +87,7 @@ local function instance_stats(inst, at)
     live_weight = { stream = weight(v.stream), json = weight(v.json) },
     latency_ms = { stream = math.floor(v.stream * 1000 + 0.5), json = math.floor(v.json * 1000 + 0.5) },
     breaker = v.breaker, open_until = v.open_until, warmth = v.warmth, trials = slots.count(k.breaker.trials),
+    healthy = inst.healthy ~= false,
     cooldown_s = math.max(0, v.cooldown_until - at), blocked = v.blocked, window = { calls = calls, failed = failed },
   }
 end
@@ -105,12 +106,13 @@ end
 local function list_events()
   local after = tonumber(ngx.var.arg_after) or 0
   local list, last, dropped = events.after(after, 1000)
+  local begin = events.begin()
   if #list == 0 then
     ngx.header["Content-Type"] = "application/json"
-    ngx.print('{"events":[],"last":', last, ',"dropped":', dropped, "}")
+    ngx.print('{"events":[],"begin":', begin, ',"last":', last, ',"dropped":', dropped, "}")
     return
   end
-  return answer(200, { events = list, last = last, dropped = dropped })
+  return answer(200, { events = list, begin = begin, last = last, dropped = dropped })
 end
 
 local ROUTES = {

@@ -31,6 +31,9 @@ function M.add(kind, subject, detail)
   d:delete(EVENT .. (number - KEEP))
 end
 
+--- The number that this life of the list began above; 0 before its first event. Another one: what was live in the node began anew.
+function M.begin() return dict():get(BEGIN) or 0 end
+
 --- Events after `cursor`, at most `limit`. The reader's next cursor is the number of the last one it got.
 --- @return list of decoded events, number of the last event there is, how many were dropped before and among them
 function M.after(cursor, limit)

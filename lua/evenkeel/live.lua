@@ -192,23 +192,25 @@ function M.forgive(inst, started)
 end
 
 --- `auth` and `quota` take the instance out until it answers or an operator acts; it is looked at again after BLOCK_S anyway.
---- @return true if it was in until now, or out for another reason
+--- @return true if it was in until now, or out for another reason; seconds of the block
 local BLOCK_S = 600
 function M.block(inst, outcome)
   local key = inst.keys.blocked
   local was = dict:get(key)
   dict:set(key, outcome, BLOCK_S)
   M.touch(inst)
-  return was ~= outcome
+  return was ~= outcome, BLOCK_S
 end
 
 --- @param only end the block only if it is for this outcome; nil: whatever it is for
+--- @return true if there was one to end
 function M.unblock(inst, only)
   local key = inst.keys.blocked
   local was = dict:get(key)
   if was and (not only or was == only) then
     dict:delete(key)
     M.touch(inst)
+    return true
   end
 end
 

@@ -1,5 +1,8 @@
 -- The configuration that this node serves: one immutable snapshot per revision, pushed by the control plane.
 --
+-- What the probes found is laid over it by the control plane ("healthy": false); each change of that has a higher state number, at the same
+-- revision.
+--
 -- The pushed text is kept raw in a shared dict with a version; each worker decodes and compiles it once per change and then swaps the
 -- whole snapshot or nothing. A request keeps the one it began with. The last good one is on disk (0600) for the next start.
 
@@ -63,7 +66,8 @@ local function compile_instance(inst)
     "\r\nUser-Agent: evenkeel\r\nAccept-Encoding: identity\r\n",
   })
   -- a new instance is pushed before the reload that opens its door
-  inst.in_service = inst.enabled ~= false and not inst.drain and inst.healthy ~= false and (doors == nil or doors[inst.name] == true)
+  inst.reachable = inst.enabled ~= false and not inst.drain and (doors == nil or doors[inst.name] == true)
+  inst.in_service = inst.reachable and inst.healthy ~= false
   inst.can = {}
   for _, capability in ipairs(inst.capabilities or {}) do inst.can[capability] = true end
   return inst
@@ -77,7 +81,8 @@ function M.compile(raw)
   if #faults > 0 then return nil, faults end
   without_null(doc)
   local snapshot = {
-    revision = doc.revision, digest = doc.digest, gateway = doc.gateway or {}, instances = {}, pools = {}, models = {}, model_names = {},
+    revision = doc.revision, state = doc.state or 0, digest = doc.digest,
+    gateway = doc.gateway or {}, instances = {}, pools = {}, models = {}, model_names = {},
     instance_names = {},
   }
   for i, inst in ipairs(doc.instances) do
@@ -131,6 +136,7 @@ local function publish(raw, snapshot)
   local ok, why = dict:set("raw", raw)
   if not ok then return nil, why end
   dict:set("revision", snapshot.revision)
+  dict:set("state", snapshot.state)
   dict:set("digest", snapshot.digest)
   dict:incr("version", 1, 0)
   return true
@@ -147,14 +153,15 @@ local function save(raw)
 end
 
 --- Take a pushed snapshot. @return HTTP status, list of faults (422) or a text (500)
----   202 new · 204 same revision and digest · 409 older · 422 invalid · 507 no room
+---   202 new · 204 same revision, state and digest · 409 older · 422 invalid · 507 no room
 function M.accept(raw)
   local snapshot, errors = M.compile(raw)
   if not snapshot then return 422, errors end
-  local revision, digest = dict:get("revision"), dict:get("digest")
+  local revision, state = dict:get("revision"), dict:get("state") or 0
   if revision then
-    if snapshot.revision < revision then return 409 end
-    if snapshot.revision == revision and snapshot.digest == digest then return 204 end
+    local same = snapshot.revision == revision
+    if snapshot.revision < revision or same and snapshot.state < state then return 409 end
+    if same and snapshot.state == state and snapshot.digest == dict:get("digest") then return 204 end
   end
   local ok, why = publish(raw, snapshot)
   if not ok then return 507, { "the snapshot does not fit: " .. tostring(why) } end

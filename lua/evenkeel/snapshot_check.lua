@@ -42,6 +42,7 @@ local SHARE = number("a number from 0 to 1 is needed", 0, 1)
 local HEAD = {
   { "format", { "this node understands format 1", function(v) return v == 1 end } },
   { "revision", number("a whole number is needed", 0, 2 ^ 53, true) },
+  { "state", number("a whole number is needed", 0, 2 ^ 53, true), true },
   { "digest", STRING },
   { "gateway", OBJECT, true }, { "instances", ARRAY }, { "pools", ARRAY }, { "clients", ARRAY, true },
 }

@@ -23,6 +23,9 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
 
     public static async Task<ControlPlane> StartAsync(PostgresFixture postgres) => new(await postgres.CreateDatabaseAsync());
 
+    /// <summary>A new process, as it were, on a database that is there already; it has another secret key.</summary>
+    public static ControlPlane On(string connectionString) => new(connectionString);
+
     /// <summary>A second process, as it were, on the same database and with the same files.</summary>
     public ControlPlane Another()
     {

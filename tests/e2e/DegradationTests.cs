@@ -22,7 +22,7 @@ public sealed class DegradationTests(SharedStack shared)
                 var answer = stream ? (await shared.Gateway.StreamAsync("tiers-model")).Head : await shared.Gateway.AskAsync("tiers-model");
                 Expect.Served(answer);
                 Assert.Equal(("second", "degraded", "true"), (answer.Instance, answer.Tier, answer.Header("x-evenkeel-degraded")));
-                Assert.Equal("small-model", shared.Providers.Ledger.Entries("second")[^1].Model);
+                Assert.Equal("small-model", shared.CallsOf("second")[^1].Model);
             }
         }
         finally
@@ -69,7 +69,7 @@ public sealed class DegradationTests(SharedStack shared)
             Expect.Served(answer);
             Assert.StartsWith("implied-", answer.Instance);
             Assert.Equal("true", answer.Header("x-evenkeel-degraded"));
-            Assert.Equal("lesser-model", shared.Providers.Ledger.Entries(answer.Instance)[^1].Model);
+            Assert.Equal("lesser-model", shared.CallsOf(answer.Instance)[^1].Model);
         }
         finally
         {

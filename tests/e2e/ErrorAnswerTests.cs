@@ -78,7 +78,7 @@ public sealed class ErrorAnswerTests(SharedStack shared)
         var answer = await SendAsync(body, chunked);
 
         Expect.Served(answer);
-        var call = shared.Providers.Ledger.Entries("plain")[^1];
+        var call = shared.CallsOf("plain")[^1];
         Assert.Equal((body.Length, Convert.ToHexStringLower(SHA256.HashData(body))), (call.BodyBytes, call.BodySha256));
     }
 
@@ -153,7 +153,7 @@ public sealed class ErrorAnswerTests(SharedStack shared)
             AssertError(await shared.Gateway.GetAsync("/v1/models"), 401, "invalid_api_key");
             Assert.Equal(200, (await AskAs("the-key-of-web-app")).Status);
             Assert.Equal(200, (await shared.Gateway.PostAsync("/v1/chat/completions", Gateway.ChatBody("plain-model"), ("api-key", "the-key-of-web-app"))).Status);
-            Assert.Null(shared.Providers.Ledger.Entries("plain")[^1].AuthorizationSha256);
+            Assert.Null(shared.CallsOf("plain")[^1].AuthorizationSha256);
 
             // A client that may ask for some models does not even learn of the others.
             AssertError(await AskAs("the-key-of-batch"), 404, "model_not_found");

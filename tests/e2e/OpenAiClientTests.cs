@@ -55,7 +55,7 @@ public sealed class OpenAiClientTests(SharedStack shared)
         var second = await shared.Gateway.StreamAsync("no-options-model", "Tell me of the tide.");
 
         Assert.True(first.Done && second.Done, $"{first}; {second}");
-        var bodies = shared.Providers.Ledger.Entries("no-options").Select(entry => entry.Body ?? "").ToList();
+        var bodies = shared.CallsOf("no-options").Select(entry => entry.Body ?? "").ToList();
         Assert.Equal([true, false, false], bodies.Select(body => body.Contains("stream_options")));
     }
 
@@ -213,7 +213,7 @@ public sealed class OpenAiClientTests(SharedStack shared)
         Assert.NotEqual("", (await shared.Gateway.AskAsync("plain-model")).Header("x-request-id"));
     }
 
-    private LedgerEntry LastCallOf(string instance) => shared.Providers.Ledger.Entries(instance)[^1];
+    private LedgerEntry LastCallOf(string instance) => shared.CallsOf(instance)[^1];
 
     private static IEnumerable<JsonNode> Events(string body) =>
         body.Split("\n\n").Where(text => text.StartsWith("data: {", StringComparison.Ordinal)).Select(text => JsonNode.Parse(text[6..])!);

@@ -119,6 +119,18 @@ describe("the events of a node", function()
       assert(got.list[1].id > cursor)
     end)
 
+    it("tell by where they begin that it is another life", function()
+      assert.equal(0, events.begin())
+      add(1)
+      local begin = events.begin()
+      add(1)
+      assert.equal(begin, events.begin())
+      stand_in.clock:pass(60)
+      restart()
+      add(1)
+      assert.not_equal(begin, events.begin())
+    end)
+
     it("are told also to a reader from a time to come: the clock was set back", function()
       add(500)
       local cursor = read(0).cursor

@@ -263,6 +263,13 @@ describe("live", function()
       assert.is_true(live.block(inst, "quota"))
     end)
 
+    it("tells whether there was one to end", function()
+      assert.is_nil(live.unblock(inst))
+      live.block(inst, "quota")
+      assert.is_nil(live.unblock(inst, "auth"))
+      assert.is_true(live.unblock(inst))
+    end)
+
     it("for an empty account is not ended by proof of a key", function()
       live.block(inst, "quota")
       live.unblock(inst, "auth")

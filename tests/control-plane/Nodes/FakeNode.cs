@@ -12,7 +12,8 @@ internal sealed class FakeNode : IAsyncDisposable
 {
     private readonly WebApplication app;
     private readonly Lock gate = new();
-    private (long Revision, string Digest) held;
+    private (long Revision, long State, string Digest) held;
+    private readonly ConcurrentDictionary<string, int> knocking = new();
     private int inFlight;
 
     private FakeNode(WebApplication app) => this.app = app;
@@ -26,6 +27,19 @@ internal sealed class FakeNode : IAsyncDisposable
     public string[]? Refuses { get; set; }
     public string TextDigest { get; set; } = "";
     public TimeSpan PushTakes { get; set; } = TimeSpan.Zero;
+
+    /// <summary>How an instance's door answers: status, the adapter's word, body. By default all is well.</summary>
+    public Func<string, string, (int Status, string? Outcome, string Body)> Door { get; set; } = (_, _) => (200, null, "{}");
+    public TimeSpan DoorTakes { get; set; } = TimeSpan.Zero;
+
+    /// <summary>Who was asked for what.</summary>
+    public ConcurrentQueue<(string Instance, string Path, DateTime At)> Knocks { get; } = new();
+
+    /// <summary>The most calls that were under way at one door.</summary>
+    public int MostKnocksAtOnce;
+
+    /// <summary>What GET /events answers.</summary>
+    public Func<long, string> Events { get; set; } = _ => """{"events":[],"begin":0,"last":0,"dropped":0}""";
 
     /// <summary>A worker that drains after a reload: alive, silent, and of the past.</summary>
     public bool HasDrainingWorker { get; set; }
@@ -45,6 +59,8 @@ internal sealed class FakeNode : IAsyncDisposable
         });
         app.MapPut("/snapshot", (Delegate)node.PutAsync);
         app.MapGet("/status", () => Results.Json(node.Status()));
+        app.Map("/instances/{name}/{**rest}", (Delegate)node.KnockAsync);
+        app.MapGet("/events", (long after) => Results.Content(node.Events(after), "application/json"));
         await app.StartAsync();
         return node;
     }
@@ -54,7 +70,7 @@ internal sealed class FakeNode : IAsyncDisposable
     /// <summary>As after a restart without a snapshot on disk.</summary>
     public void Forget() => Hold(0, "");
 
-    public void Hold(long revision, string digest) { lock (gate) held = (revision, digest); }
+    public void Hold(long revision, string digest) { lock (gate) held = (revision, 0, digest); }
 
     public async ValueTask DisposeAsync()
     {
@@ -73,12 +89,12 @@ internal sealed class FakeNode : IAsyncDisposable
             var snapshot = (await JsonDocument.ParseAsync(context.Request.Body)).RootElement;
             await Task.Delay(PushTakes);
             if (Refuses is { } faults) return Results.Json(new { errors = faults }, statusCode: 422);
-            var (revision, digest) = (snapshot.GetProperty("revision").GetInt64(), snapshot.GetProperty("digest").GetString()!);
+            var (revision, state, digest) = (snapshot.GetProperty("revision").GetInt64(), snapshot.GetProperty("state").GetInt64(), snapshot.GetProperty("digest").GetString()!);
             lock (gate)
             {
-                if (revision < held.Revision) return Results.StatusCode(409);
-                if ((revision, digest) == held) return Results.StatusCode(204);
-                held = (revision, digest);
+                if ((revision, state).CompareTo((held.Revision, held.State)) < 0) return Results.StatusCode(409);
+                if ((revision, state, digest) == held) return Results.StatusCode(204);
+                held = (revision, state, digest);
             }
             Taken.Enqueue(snapshot);
             return Results.StatusCode(202);
@@ -86,6 +102,24 @@ internal sealed class FakeNode : IAsyncDisposable
         finally
         {
             Interlocked.Decrement(ref inFlight);
+        }
+    }
+
+    private async Task<IResult> KnockAsync(HttpContext context, string name, string rest)
+    {
+        Knocks.Enqueue((name, "/" + rest, DateTime.UtcNow));
+        var atOnce = knocking.AddOrUpdate(name, 1, (_, count) => count + 1);
+        try
+        {
+            lock (gate) MostKnocksAtOnce = Math.Max(MostKnocksAtOnce, atOnce);
+            await Task.Delay(DoorTakes, context.RequestAborted);
+            var (status, outcome, body) = Door(name, "/" + rest);
+            if (outcome is not null) context.Response.Headers["x-ek-outcome"] = outcome;
+            return Results.Content(body, "application/json", statusCode: status);
+        }
+        finally
+        {
+            knocking.AddOrUpdate(name, 0, (_, count) => count - 1);
         }
     }
 
@@ -99,7 +133,7 @@ internal sealed class FakeNode : IAsyncDisposable
                 new { pid = 12, revision = held.Revision, text_digest = TextDigest, age_s = 0.2 },
             };
             if (HasDrainingWorker) workers.Add(new { pid = 10, revision = 1, text_digest = new string('0', 64), age_s = 77.5 });
-            return new { revision = held.Revision, digest = held.Digest, text_digest = TextDigest, master_pid = 9, workers };
+            return new { revision = held.Revision, state = held.State, digest = held.Digest, text_digest = TextDigest, master_pid = 9, workers };
         }
     }
 }

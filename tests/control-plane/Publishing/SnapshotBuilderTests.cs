@@ -2,6 +2,7 @@ using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using Evenkeel.Config;
+using Evenkeel.Health;
 using Evenkeel.Publishing;
 using Evenkeel.Secrets;
 using Xunit;
@@ -18,7 +19,7 @@ public sealed class SnapshotBuilderTests
     [MemberData(nameof(Cases))]
     public void Every_case_gives_its_golden_snapshot(string name)
     {
-        var snapshot = SnapshotBuilder.Build(CaseFile.Load(Path.Combine(Golden.Folder("snapshot"), name + ".yaml")), Revision, FakeSecret);
+        var snapshot = SnapshotBuilder.Build(CaseFile.Load(Path.Combine(Golden.Folder("snapshot"), name + ".yaml")), Revision, FleetState.Unknown, FakeSecret);
         Golden.Check(Path.Combine(Golden.Folder("snapshot"), name + ".json"), Indented(snapshot.Json));
     }
 
@@ -26,10 +27,22 @@ public sealed class SnapshotBuilderTests
     public void The_digest_depends_on_the_payload_and_not_on_the_revision()
     {
         var document = Example();
-        var first = SnapshotBuilder.Build(document, 1, FakeSecret);
-        Assert.Equal(first.Digest, SnapshotBuilder.Build(document, 2, FakeSecret).Digest);
-        Assert.NotEqual(first.Digest, SnapshotBuilder.Build(document, 1, reference => new ResolvedSecret(FakeSecret(reference).Value + "x", null)).Digest);
-        Assert.NotEqual(first.Digest, SnapshotBuilder.Build(document with { Instances = [.. document.Instances.Skip(1).Prepend(document.Instances[0] with { Weight = 49 })] }, 1, FakeSecret).Digest);
+        var first = SnapshotBuilder.Build(document, 1, FleetState.Unknown, FakeSecret);
+        Assert.Equal(first.Digest, SnapshotBuilder.Build(document, 2, FleetState.Unknown, FakeSecret).Digest);
+        Assert.NotEqual(first.Digest, SnapshotBuilder.Build(document, 1, FleetState.Unknown, reference => new ResolvedSecret(FakeSecret(reference).Value + "x", null)).Digest);
+        Assert.NotEqual(first.Digest, SnapshotBuilder.Build(document with { Instances = [.. document.Instances.Skip(1).Prepend(document.Instances[0] with { Weight = 49 })] }, 1, FleetState.Unknown, FakeSecret).Digest);
+    }
+
+    [Fact]
+    public void What_the_probes_found_is_laid_over_the_configuration_with_its_number()
+    {
+        var snapshot = SnapshotBuilder.Build(Example(), 1, new FleetState(7, new HashSet<string> { "hosted-b", "long-gone" }), FakeSecret);
+        Assert.Equal(7, snapshot.State);
+        using var json = JsonDocument.Parse(snapshot.Json);
+        Assert.Equal(7, json.RootElement.GetProperty("state").GetInt64());
+        Assert.Equal(["hosted-b"], json.RootElement.GetProperty("instances").EnumerateArray()
+            .Where(instance => instance.TryGetProperty("healthy", out var healthy) && !healthy.GetBoolean()).Select(instance => instance.GetProperty("name").GetString()));
+        Assert.Equal(snapshot.Digest, SnapshotBuilder.Build(Example(), 1, new FleetState(8, new HashSet<string> { "hosted-b" }), FakeSecret).Digest);
     }
 
     [Fact]
@@ -37,13 +50,13 @@ public sealed class SnapshotBuilderTests
     {
         var document = Example();
         var turned = document with { Instances = [.. document.Instances.Reverse()], Pools = [.. document.Pools.Reverse()], Clients = [.. document.Clients.Reverse()] };
-        Assert.Equal(SnapshotBuilder.Build(document, 1, FakeSecret).Json.ToArray(), SnapshotBuilder.Build(turned, 1, FakeSecret).Json.ToArray());
+        Assert.Equal(SnapshotBuilder.Build(document, 1, FleetState.Unknown, FakeSecret).Json.ToArray(), SnapshotBuilder.Build(turned, 1, FleetState.Unknown, FakeSecret).Json.ToArray());
     }
 
     [Fact]
     public void A_key_that_cannot_be_resolved_disables_its_instance_and_is_a_fault_with_its_path()
     {
-        var snapshot = SnapshotBuilder.Build(CaseFile.Load(Path.Combine(Golden.Folder("snapshot"), "missing-keys.yaml")), 1, FakeSecret);
+        var snapshot = SnapshotBuilder.Build(CaseFile.Load(Path.Combine(Golden.Folder("snapshot"), "missing-keys.yaml")), 1, FleetState.Unknown, FakeSecret);
         Assert.Equal(["instances[0].api_key", "clients[0].key"], snapshot.Faults.Select(fault => fault.Path));
         Assert.Equal("\"keyless\" is disabled: the environment variable MISSING is not set", snapshot.Faults[0].Message);
         using var json = JsonDocument.Parse(snapshot.Json);
@@ -56,7 +69,7 @@ public sealed class SnapshotBuilderTests
     [Fact]
     public void A_clients_key_leaves_only_as_its_hash()
     {
-        var snapshot = SnapshotBuilder.Build(Example(), 1, reference => new ResolvedSecret(reference == "env:WEB_APP_KEY" ? "the-client-key" : "other", null));
+        var snapshot = SnapshotBuilder.Build(Example(), 1, FleetState.Unknown, reference => new ResolvedSecret(reference == "env:WEB_APP_KEY" ? "the-client-key" : "other", null));
         Assert.DoesNotContain("the-client-key", Encoding.UTF8.GetString(snapshot.Json.Span));
     }
 

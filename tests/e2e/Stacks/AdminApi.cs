@@ -68,12 +68,16 @@ internal sealed class AdminApi : IDisposable
 
     // ---- reads
 
-    public async Task<JsonObject> GetAsync(string path)
+    public async Task<JsonObject> GetAsync(string path) => (await ReadAsync(path)).AsObject();
+
+    public async Task<JsonArray> ListAsync(string path) => (await ReadAsync(path)).AsArray();
+
+    private async Task<JsonNode> ReadAsync(string path)
     {
         using var answer = await _http.GetAsync("/api/v1/" + path);
         var text = await answer.Content.ReadAsStringAsync();
         Assert.True(answer.IsSuccessStatusCode, $"GET {path}: {(int)answer.StatusCode} {text}");
-        return JsonNode.Parse(text)!.AsObject();
+        return JsonNode.Parse(text)!;
     }
 
     public Task<JsonObject> StatusAsync() => GetAsync("status");

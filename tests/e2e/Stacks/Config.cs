@@ -20,8 +20,13 @@ internal sealed class Config
             ["gateway"] = new JsonObject { ["workers"] = 2 },
             ["instances"] = _instances,
             ["pools"] = _pools,
-            // Short times, so that an instance that came back need not be waited for.
-            ["failover_config"] = Json(new { circuit_breaker = new { recovery_timeout = "1s", sliding_window = "10s" }, health_check = new { healthy_threshold = 1 } }),
+            // Short times, so that an instance that came back need not be waited for; and hardly any probes, which would take out for good
+            // what a test keeps broken on purpose (ProbeTests has its own).
+            ["failover_config"] = Json(new
+            {
+                circuit_breaker = new { recovery_timeout = "1s", sliding_window = "10s" },
+                health_check = new { interval = "1h", healthy_threshold = 1 },
+            }),
         };
     }
 

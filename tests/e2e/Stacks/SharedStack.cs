@@ -30,6 +30,9 @@ public sealed class SharedStack : IAsyncLifetime
     /// <summary>The certificate of the authority that the providers' good certificates come from.</summary>
     internal string CaFile { get; private set; } = "";
 
+    /// <summary>What the clients' calls were to this instance; probes apart.</summary>
+    internal IReadOnlyList<LedgerEntry> CallsOf(string instance) => [.. Providers.Ledger.Entries(instance).Where(call => call.Method == "POST")];
+
     /// <summary>The key an instance demands of its callers.</summary>
     internal static string KeyOf(string instance) => $"sk-of-{instance}";
 

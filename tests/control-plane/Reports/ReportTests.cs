@@ -1,0 +1,115 @@
+using System.Text.RegularExpressions;
+using Dapper;
+using Npgsql;
+using Xunit;
+
+namespace Evenkeel.Tests.Reports;
+
+[Collection(PostgresCollection.Name)]
+public sealed class ReportTests(PostgresFixture postgres) : IAsyncLifetime
+{
+    private static readonly string[] Views = ["availability_daily", "failovers", "incidents", "mttr_by_instance"];
+
+    private ControlPlane controlPlane = null!;
+    private NpgsqlConnection database = null!;
+
+    public async Task InitializeAsync()
+    {
+        controlPlane = await ControlPlane.StartAsync(postgres);
+        using var admin = controlPlane.Admin();
+        await admin.PutConfigAsync("""
+            instances:
+              - {name: a, base_url: "http://127.0.0.1:9001"}
+              - {name: b, base_url: "http://127.0.0.1:9002"}
+            pools:
+              - {name: chat, models: [chat], tiers: [{name: primary, instances: [a, b]}]}
+              - {name: all, models: [all]}
+            """);
+        database = await controlPlane.OpenDatabaseAsync();
+
+        // Yesterday: a out 01:00-02:00 at two nodes that overlap and 05:00-05:30; b out 01:30-01:45 within that. a is out again since 10 s.
+        await database.ExecuteAsync("""
+            insert into instance_health (instance, known_since) select n, date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - interval '1 day' from unnest(array['a', 'b']) n;
+            insert into incident (kind, subject, node, since, until, evidence, last_event_at)
+            select kind, subject, node, y + s::interval, y + u::interval, '{}', now()
+            from (select date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - interval '1 day' as y) day,
+                (values ('breaker', 'a', 'one', '1:00', '1:40'), ('breaker', 'a', 'two', '1:20', '2:00'), ('probe', 'a', null, '5:00', '5:30'),
+                    ('blocked', 'b', 'one', '1:30', '1:45'), ('cooldown', 'b', 'one', '3:00', '4:00')) v (kind, subject, node, s, u);
+            insert into incident (kind, subject, since, evidence, last_event_at, cause) values ('probe', 'a', now() - interval '10 s', '{}', now(), 'server_error');
+            insert into event (kind, subject, detail, applied) values
+                ('stream_resumed', 'a', '{"by": "b", "result": "ok", "outcome": "truncated", "request_id": "r1"}', true), ('breaker_closed', 'a', '{}', true);
+            """);
+    }
+
+    public async Task DisposeAsync()
+    {
+        await database.DisposeAsync();
+        await controlPlane.DisposeAsync();
+    }
+
+    [Fact]
+    public async Task Every_view_has_an_example_in_the_manual_that_the_reporting_role_can_run()
+    {
+        var examples = Regex.Matches(await File.ReadAllTextAsync(Repository.PathOf("docs", "reports.md")), "```sql\n(.*?)```", RegexOptions.Singleline).Select(match => match.Groups[1].Value).ToList();
+        Assert.Equal(Views, await database.QueryAsync<string>("select viewname from pg_views where schemaname = 'report' order by 1"));
+        await database.ExecuteAsync("set role evenkeel_report");
+        foreach (var view in Views)
+        {
+            var example = Assert.Single(examples, text => text.Contains("report." + view));
+            Assert.NotEmpty(await database.QueryAsync(example));
+        }
+    }
+
+    [Fact]
+    public async Task The_reporting_role_can_read_the_views_and_nothing_else()
+    {
+        await database.ExecuteAsync("set role evenkeel_report");
+        foreach (var sql in new[]
+        {
+            "select * from evenkeel.incident", "select * from evenkeel.secret", "select * from evenkeel.revision", "select * from quartz.qrtz_triggers",
+            "delete from report.incidents", "update report.failovers set from_instance = 'x'", "create table report.mine (n int)", "create table evenkeel.mine (n int)",
+        })
+        {
+            var refused = await Assert.ThrowsAsync<PostgresException>(() => database.ExecuteAsync(sql));
+            Assert.True(refused.SqlState is PostgresErrorCodes.InsufficientPrivilege or PostgresErrorCodes.ObjectNotInPrerequisiteState, $"{sql}: {refused.MessageText}");
+        }
+    }
+
+    [Fact]
+    public async Task Outages_that_overlap_are_one_and_only_those_that_have_ended_count_as_repaired()
+    {
+        var a = await database.QuerySingleAsync("select outages, open, mttr_s, longest_s from report.mttr_by_instance where instance = 'a'");
+        Assert.Equal((3L, 1L, 2700m, 3600m), ((long)a.outages, (long)a.open, (decimal)a.mttr_s, (decimal)a.longest_s));
+        Assert.Equal(900m, await database.ExecuteScalarAsync<decimal>("select mttr_s from report.mttr_by_instance where instance = 'b'"));
+    }
+
+    [Fact]
+    public async Task A_pool_is_out_while_all_its_instances_are()
+    {
+        var yesterday = (await database.QueryAsync<(string Scope, string Name, decimal Observed, decimal Down, decimal Availability)>("""
+            select scope, name, observed_s, down_s, availability from report.availability_daily where day = (now() at time zone 'UTC')::date - 1 order by scope, name
+            """)).ToList();
+        Assert.Equal(
+            [("instance", "a", 5400m), ("instance", "b", 900m), ("pool", "all", 900m), ("pool", "chat", 900m)],
+            yesterday.Select(row => (row.Scope, row.Name, row.Down)));
+        Assert.All(yesterday, row => Assert.Equal((86400m, Math.Round(1 - row.Down / 86400m, 6)), (row.Observed, row.Availability)));
+        Assert.InRange(await database.ExecuteScalarAsync<decimal>("select down_s from report.availability_daily where day = (now() at time zone 'UTC')::date and name = 'a'"), 10, 300);
+    }
+
+    [Fact]
+    public async Task A_failover_says_from_where_to_where_and_why()
+    {
+        var row = await database.QuerySingleAsync("select from_instance, to_instance, reason, outcome, request_id from report.failovers where reason = 'stream_resumed'");
+        Assert.Equal(("a", "b", "truncated", "r1"), ((string)row.from_instance, (string)row.to_instance, (string)row.outcome, (string)row.request_id));
+        Assert.Equal(0, await database.ExecuteScalarAsync<int>("select count(*)::int from report.failovers where reason = 'breaker_closed'"));
+    }
+
+    [Fact]
+    public async Task Open_incidents_last_until_now()
+    {
+        var row = await database.QuerySingleAsync("select cause, open, until, duration_s from report.incidents where open");
+        Assert.Equal("server_error", (string)row.cause);
+        Assert.Null((object?)row.until);
+        Assert.InRange((decimal)row.duration_s, 10, 300);
+    }
+}
