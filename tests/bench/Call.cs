@@ -25,7 +25,8 @@ internal sealed record Call(string Body, IReadOnlyDictionary<string, string> Hea
         var text = string.Concat(Enumerable.Repeat(Words, (Math.Max(room, 1) / Words.Length) + 1))[..Math.Max(room, 1)];
         return new Call(Whole(text, stream), new Dictionary<string, string>
         {
-            ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " + ClientKey,
+            ["Content-Type"] = "application/json",
+            ["Authorization"] = "Bearer " + ClientKey,
         });
     }
 

@@ -21,7 +21,8 @@ internal static partial class ClosedLoop
         words.Append(CultureInfo.InvariantCulture, $"wrk.body = {Quoted(call.Body)}\n");
         File.WriteAllText(script, words.ToString());
         using var wrk = Process.Start(new ProcessStartInfo("wrk", ["-t1", $"-c{connections}", $"-d{seconds:0}s", "--timeout", "10s", "-s", script,
-            $"http://127.0.0.1:{port}{Call.Path}"]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+            $"http://127.0.0.1:{port}{Call.Path}"])
+        { RedirectStandardOutput = true, RedirectStandardError = true })!;
         var complaint = wrk.StandardError.ReadToEndAsync();
         var said = wrk.StandardOutput.ReadToEnd();
         wrk.WaitForExit();

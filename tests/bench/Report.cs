@@ -32,7 +32,10 @@ internal sealed class BarChart(string title, string note)
 {
     private static readonly Dictionary<string, string> Colours = new()
     {
-        [Peer.Nginx] = "#8a94a6", [Peer.Haproxy] = "#5b7db1", [Peer.Evenkeel] = "#0f8b8d", [Peer.Portkey] = "#c46a3f",
+        [Peer.Nginx] = "#8a94a6",
+        [Peer.Haproxy] = "#5b7db1",
+        [Peer.Evenkeel] = "#0f8b8d",
+        [Peer.Portkey] = "#c46a3f",
     };
 
     private readonly List<(string Group, string Name, Figure Figure)> _bars = [];
@@ -86,7 +89,9 @@ internal static class Report
 {
     private static readonly JsonSerializerOptions Json = new()
     {
-        WriteIndented = true, PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+        WriteIndented = true,
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
         NumberHandling = System.Text.Json.Serialization.JsonNumberHandling.AllowNamedFloatingPointLiterals,
     };
 
