@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Text.Json;
 using Evenkeel.Config;
+using Evenkeel.Health;
 using Evenkeel.Publishing;
 using Evenkeel.Secrets;
 
@@ -100,7 +101,7 @@ internal static class Peers
         {
             throw new BenchException("the configuration is not valid: " + string.Join("; ", read.Faults));
         }
-        var snapshot = SnapshotBuilder.Build(read.Document, 1, reference => new ResolvedSecret(reference.EndsWith("CLIENT", StringComparison.Ordinal) ? Call.ClientKey : "provider-key", null));
+        var snapshot = SnapshotBuilder.Build(read.Document, 1, FleetState.Unknown, reference => new ResolvedSecret(reference.EndsWith("CLIENT", StringComparison.Ordinal) ? Call.ClientKey : "provider-key", null));
         var text = Renderer.FromResource().Render(read.Document, new NodeSettings("bench", $"127.0.0.1:{admin}", $"127.0.0.1:{port}", "1"));
         File.WriteAllText(Path.Combine(folder, "nginx.conf"), text.Text);
         File.WriteAllBytes(Path.Combine(folder, "snapshot.json"), snapshot.Json.ToArray());
