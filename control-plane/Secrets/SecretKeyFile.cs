@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 
 namespace Evenkeel.Secrets;
@@ -40,13 +41,16 @@ public static class SecretKeyFile
             file.Flush(flushToDisk: true);
         }
 
-        try
+        // link(2) never replaces what is there, and says so; File.Move looks first and may replace what came in between.
+        const int exists = 17;
+        var failed = Link(fresh, path) != 0 ? Marshal.GetLastPInvokeError() : 0;
+        File.Delete(fresh);
+        if (failed is not (0 or exists))
         {
-            File.Move(fresh, path, overwrite: false);
-        }
-        catch (IOException) when (File.Exists(path))
-        {
-            File.Delete(fresh);
+            throw new IOException(Marshal.GetPInvokeErrorMessage(failed));
         }
     }
+
+    [DllImport("libc", EntryPoint = "link", SetLastError = true)]
+    private static extern int Link([MarshalAs(UnmanagedType.LPUTF8Str)] string from, [MarshalAs(UnmanagedType.LPUTF8Str)] string to);
 }
