@@ -14,6 +14,7 @@ local json_scan = require "evenkeel.json_scan"
 local live = require "evenkeel.live"
 local outcomes = require "evenkeel.outcome"
 local relay = require "evenkeel.relay"
+local request_body = require "evenkeel.request_body"
 local slots = require "evenkeel.slots"
 local snapshots = require "evenkeel.snapshot"
 local transport = require "evenkeel.transport"
@@ -31,18 +32,6 @@ local ERROR_BODY_WAIT_S = 2
 local PROBE_HOLDS_S = 10          -- the result of a recovery probe says nothing about the next outage
 
 -- ------------------------------------------------------------------------------------------------------------ the request
-
-local function read_body()
-  ngx.req.read_body()
-  local body = ngx.req.get_body_data()
-  if body then return body end
-  local path = ngx.req.get_body_file()
-  local file = path and io.open(path, "rb")
-  if not file then return "" end
-  body = file:read("*a")
-  file:close()
-  return body
-end
 
 --- What is known of a request: from the edge (see its call_header), or by scanning the body of somebody who knocked directly.
 local function read_call(header, body)
@@ -303,7 +292,7 @@ function M.serve()
   if args then path = path .. "?" .. args end
 
   if method == "POST" then
-    local body = read_body()
+    local body = request_body.read()
     local given = var.http_x_ek_call
     local call, why = read_call(given, body)
     if not call then return pass_on(attempt, "client_error", 400, nil, errors.body(400, "invalid_json", why)) end

@@ -12,6 +12,7 @@ local breaker = require "evenkeel.breaker"
 local events = require "evenkeel.events"
 local live = require "evenkeel.live"
 local balancer = require "evenkeel.balancer"
+local request_body = require "evenkeel.request_body"
 local slots = require "evenkeel.slots"
 local snapshots = require "evenkeel.snapshot"
 local node = require "evenkeel.node"
@@ -42,15 +43,7 @@ local function authorized()
 end
 
 local function put_snapshot()
-  ngx.req.read_body()
-  local raw = ngx.req.get_body_data()
-  if not raw then
-    local path = ngx.req.get_body_file()
-    local file = path and io.open(path, "rb")
-    raw = file and file:read("*a") or ""
-    if file then file:close() end
-  end
-  local status, faults = snapshots.accept(raw)
+  local status, faults = snapshots.accept(request_body.read())
   return answer(status, faults and { errors = faults } or nil)
 end
 

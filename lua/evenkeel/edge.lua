@@ -19,6 +19,7 @@ local json_scan = require "evenkeel.json_scan"
 local live = require "evenkeel.live"
 local pool_breaker = require "evenkeel.pool_breaker"
 local queue = require "evenkeel.queue"
+local request_body = require "evenkeel.request_body"
 local slots = require "evenkeel.slots"
 local snapshots = require "evenkeel.snapshot"
 
@@ -68,19 +69,6 @@ local function list_models(snapshot, client, one)
     ngx.print('{"object":"list","data":[', concat(data, ","), "]}")
   end
   return ngx.exit(ngx.HTTP_OK)
-end
-
-local function read_body()
-  ngx.req.read_body()                       -- nginx has refused what is larger than client_max_body_size
-  local body = ngx.req.get_body_data()
-  if body then return body end
-  local path = ngx.req.get_body_file()
-  if not path then return "" end
-  local file = io.open(path, "rb")
-  if not file then return "" end
-  body = file:read("*a")
-  file:close()
-  return body
 end
 
 -- The client's own deadline, from the headers that the common SDKs send, in seconds.
@@ -148,7 +136,7 @@ function M.access()
     return errors.send(405, "method_not_allowed", "Use POST for " .. uri .. ".")
   end
 
-  local body = read_body()
+  local body = request_body.read()
   local info, message = json_scan.scan(body)
   if not info then
     return errors.send(400, "invalid_json", "The request body is not usable: " .. message .. ".")

@@ -110,10 +110,7 @@ function M.init_worker()
   if M.place then require("evenkeel.queue").use(dict, M.place) end
   math.randomseed(ngx.worker.pid() * 7919 + ngx.now() * 1000)
   local function tick(premature)
-    if premature then
-      if M.place and dict:get("w:" .. M.place) == ngx.worker.pid() then M.leaving = true end
-      return
-    end
+    if premature then return end
     report(dict)
     reap(dict)
     require("evenkeel.adapter").recovery_probes(dict)
