@@ -21,7 +21,7 @@ internal static class OpenApiDocument
             document.Components ??= new OpenApiComponents();
             document.Components.SecuritySchemes = new Dictionary<string, IOpenApiSecurityScheme>
             {
-                ["admin"] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer", Description = "The admin token." },
+                ["admin"] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer", Description = "An admin token, or in its place the cookie that POST /api/v1/session gives; changes by cookie need the header x-evenkeel-csrf: 1. Reads take the role viewer, changes the role admin, unless the operation says otherwise." },
                 ["node"] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer", Description = "The node token." },
             };
             return Task.CompletedTask;
@@ -33,6 +33,11 @@ internal static class OpenApiDocument
             {
                 var audience = metadata.OfType<TokenAudience>().LastOrDefault()?.Audience ?? Audience.Admin;
                 var scheme = new OpenApiSecuritySchemeReference(audience == Audience.Node ? "node" : "admin", context.Document);
+                if (metadata.OfType<NeedsRole>().LastOrDefault() is { } needs)
+                {
+                    operation.Description = $"Needs the role {needs.Role.ToString().ToLowerInvariant()}.";
+                }
+
                 operation.Security = [new OpenApiSecurityRequirement { [scheme] = [] }];
             }
 

@@ -1,4 +1,5 @@
 using Evenkeel;
+using Evenkeel.Audit;
 using Evenkeel.Auth;
 using Evenkeel.Config;
 using Evenkeel.Database;
@@ -42,6 +43,9 @@ try
     builder.Services.AddSingleton(options);
     builder.Services.AddSingleton(TimeProvider.System);
     builder.Services.AddSingleton(BearerTokens.From(options));
+    builder.Services.AddSingleton<AdminTokens>();
+    builder.Services.AddSingleton(new FailureLimiter());
+    builder.Services.AddSingleton<AuditLog>();
     builder.Services.AddSingleton(new SecretVault(SecretKeyFile.ReadOrCreate(options.SecretKeyFile)));
     builder.Services.AddSingleton<SecretResolver>();
     builder.Services.AddDatabase(options);
@@ -53,12 +57,14 @@ try
     builder.Services.AddIncidents();
 
     builder.Services.ConfigureHttpJsonOptions(json => ConfigJson.Configure(json.SerializerOptions));
+    builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = false);   // a 400 everywhere, not a fault
     builder.Services.AddProblemDetails();
     builder.Services.AddExceptionHandler<DatabaseAway>();
     builder.Services.AddOpenApi(OpenApiDocument.Configure);
 
     var app = builder.Build();
-    app.UseExceptionHandler();
+    app.UseSecurityHeaders();
+    app.UseExceptionHandler(new ExceptionHandlerOptions { StatusCodeSelector = e => e is BadHttpRequestException bad ? bad.StatusCode : StatusCodes.Status500InternalServerError });
     app.UseStatusCodePages();
     app.UseSwaggerUI(page =>
     {
@@ -67,11 +73,14 @@ try
         page.DocumentTitle = "Evenkeel API";
     });
     app.UseRouting();
-    app.UseBearerTokens();
+    app.UseGate();
 
     app.MapGet("/", () => Results.Redirect("/openapi")).AllowAnonymous().ExcludeFromDescription();
     app.MapHealth();
     app.MapOpenApi().AllowAnonymous();
+    app.MapSession();
+    app.MapTokens();
+    app.MapAudit();
     app.MapConfig();
     app.MapInstances();
     app.MapPools();

@@ -1,62 +1,45 @@
 using System.Security.Cryptography;
 using System.Text;
-using Microsoft.AspNetCore.Authorization;
 
 namespace Evenkeel.Auth;
 
 public enum Audience { Admin, Node }
 
-/// <summary>Says whose token an endpoint takes; an endpoint that says nothing takes the admin's.</summary>
+/// <summary>Says whose token an endpoint takes; an endpoint that says nothing takes the admins'.</summary>
 public sealed record TokenAudience(Audience Audience);
 
 /// <summary>
-/// The two bearer tokens of the control plane. Every endpoint needs one of them unless it says AllowAnonymous, so that a
-/// new endpoint cannot be open by oversight. Comparison takes the same time whatever was sent.
+/// The two tokens that come by file: the operator's first one, which works without the database, and the one that nodes and control
+/// plane show each other. Comparison takes the same time whatever was sent.
 /// </summary>
 public sealed class BearerTokens(string adminToken, string nodeToken)
 {
-    private readonly byte[] _admin = Hash(adminToken);
+    /// <summary>Below this, a token can be guessed.</summary>
+    private const int LeastCharacters = 16;
+
     private readonly byte[] _node = Hash(nodeToken);
 
-    public static BearerTokens From(EvenkeelOptions options) =>
-        new(EvenkeelOptions.ReadSecretFile(options.AdminTokenFile), EvenkeelOptions.ReadSecretFile(options.NodeTokenFile));
+    /// <summary>SHA-256 of the operator's token.</summary>
+    public byte[] AdminHash { get; } = Hash(adminToken);
 
-    public bool Accepts(Audience audience, string? authorization)
+    /// <exception cref="SetupException">A file cannot be read, or what it holds is no token.</exception>
+    public static BearerTokens From(EvenkeelOptions options) => new(Read(options.AdminTokenFile), Read(options.NodeTokenFile));
+
+    private static string Read(string path) => EvenkeelOptions.ReadSecretFile(path) is { Length: >= LeastCharacters } token
+        ? token
+        : throw new SetupException($"{path} holds no token: {LeastCharacters} characters are the least");
+
+    public bool Accepts(Audience audience, string? authorization) =>
+        HashOf(authorization) is { } hash && CryptographicOperations.FixedTimeEquals(hash, audience == Audience.Node ? _node : AdminHash);
+
+    /// <summary>Of what stands behind "Bearer"; null when nothing fit does.</summary>
+    public static byte[]? HashOf(string? authorization)
     {
         const string Scheme = "Bearer ";
-        return authorization is { Length: <= 4096 }
-            && authorization.StartsWith(Scheme, StringComparison.OrdinalIgnoreCase)
-            && CryptographicOperations.FixedTimeEquals(Hash(authorization[Scheme.Length..].Trim()), audience == Audience.Node ? _node : _admin);
+        return authorization is { Length: <= 4096 } && authorization.StartsWith(Scheme, StringComparison.OrdinalIgnoreCase)
+            ? Hash(authorization[Scheme.Length..].Trim())
+            : null;
     }
 
-    private static byte[] Hash(string token) => SHA256.HashData(Encoding.UTF8.GetBytes(token));
-}
-
-public static class BearerTokenExtensions
-{
-    /// <summary>Put after routing: it looks at the endpoint that was chosen.</summary>
-    public static void UseBearerTokens(this IApplicationBuilder app) => app.Use(async (context, next) =>
-    {
-        var endpoint = context.GetEndpoint();
-        if (endpoint is null || endpoint.Metadata.GetMetadata<IAllowAnonymous>() is not null)
-        {
-            await next(context);
-            return;
-        }
-
-        var audience = endpoint.Metadata.GetMetadata<TokenAudience>()?.Audience ?? Audience.Admin;
-        var headers = context.Request.Headers.Authorization;
-        if (context.RequestServices.GetRequiredService<BearerTokens>().Accepts(audience, headers.Count == 1 ? headers[0] : null))
-        {
-            await next(context);
-            return;
-        }
-
-        context.Response.Headers.WWWAuthenticate = "Bearer";
-        await TypedResults.Problem(title: "Unauthorized", statusCode: StatusCodes.Status401Unauthorized,
-            detail: audience == Audience.Node ? "This needs the node's bearer token." : "This needs the admin's bearer token.").ExecuteAsync(context);
-    });
-
-    /// <summary>The endpoints of this group take the node's token.</summary>
-    public static T RequireNodeToken<T>(this T builder) where T : IEndpointConventionBuilder => builder.WithMetadata(new TokenAudience(Audience.Node));
+    public static byte[] Hash(string token) => SHA256.HashData(Encoding.UTF8.GetBytes(token));
 }

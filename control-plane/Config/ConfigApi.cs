@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using Evenkeel.Auth;
 using Evenkeel.Publishing;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.Net.Http.Headers;
@@ -134,7 +135,7 @@ internal static class ConfigApi
     {
         var message = request.Query["message"].ToString() is { Length: > 0 } given ? given : otherwise;
         var action = $"{request.Method} {request.Path}";
-        return new ChangeNote("admin", Short(action, 200), Short(message, 2000));
+        return new ChangeNote(Caller.NameOf(request.HttpContext), Short(action, 200), Short(message, 2000)) { Role = Caller.Of(request.HttpContext)?.Role, Source = Gate.SourceOf(request.HttpContext) };
     }
 
     private static string Short(string text, int most)
@@ -160,6 +161,7 @@ internal static class ConfigApi
             new() { ["revision"] = stale.Revision }),
         ChangeResult.Invalid invalid => Invalid(invalid.Faults),
         ChangeResult.Refused { Refusal: EditRefusal.NotFound } refused => Problem(StatusCodes.Status404NotFound, "Not found", refused.Words),
+        ChangeResult.Refused { Refusal: EditRefusal.Forbidden } refused => Problem(StatusCodes.Status403Forbidden, "Forbidden", refused.Words),
         ChangeResult.Refused refused => Problem(StatusCodes.Status409Conflict, "Conflict", refused.Words),
         _ => throw new InvalidOperationException(failed.GetType().Name),
     };

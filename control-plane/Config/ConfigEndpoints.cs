@@ -1,3 +1,5 @@
+using Evenkeel.Audit;
+using Evenkeel.Auth;
 using Evenkeel.Publishing;
 using Microsoft.AspNetCore.Http.HttpResults;
 
@@ -24,6 +26,7 @@ public static class ConfigEndpoints
             .WritesConfig();
         group.MapPost("/validate", Validate).WithName("validateConfig")
             .WithSummary("Checks a configuration and changes nothing.")
+            .WithMetadata(new ChangesNothing()).RequireRole(Role.Viewer)
             .Accepts<ConfigDocument>(ConfigApi.JsonType, ConfigApi.YamlType)
             .ProducesProblem(StatusCodes.Status413PayloadTooLarge)
             .ProducesProblem(StatusCodes.Status415UnsupportedMediaType);

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using Evenkeel.Auth;
 using Microsoft.AspNetCore.Http.HttpResults;
 
 namespace Evenkeel.Config;
@@ -6,9 +7,10 @@ namespace Evenkeel.Config;
 /// <summary>
 /// The members of one list of the configuration as resources: list, show, add, replace, patch, remove. A write takes the
 /// document in force, changes one entry in its written form and puts the whole through the reader again, so that the
-/// same rules hold as for a whole configuration.
+/// same rules hold as for a whole configuration. `operatorKeys` are what an operator may patch; the rest is for admins.
 /// </summary>
-internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<ConfigDocument, IReadOnlyList<T>> itemsOf, Func<T, string> nameOf)
+internal sealed class ConfigListEndpoints<T>(
+    string list, string noun, Func<ConfigDocument, IReadOnlyList<T>> itemsOf, Func<T, string> nameOf, string[]? operatorKeys = null)
     where T : class
 {
     private const string MergePatchType = "application/merge-patch+json";
@@ -25,7 +27,7 @@ internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<Conf
             .ProducesProblem(StatusCodes.Status409Conflict);
         group.MapPut("/{name}", Put).WithName("put" + title).WithSummary($"Replaces one {noun}, or adds it.")
             .Accepts<T>(ConfigApi.JsonType).WritesConfig();
-        group.MapPatch("/{name}", Patch).WithName("patch" + title).WithSummary($"Changes some keys of one {noun} (JSON merge patch: null brings the default back).")
+        group.MapPatch("/{name}", Patch).WithName("patch" + title).RequireRole(operatorKeys is null ? Role.Admin : Role.Operator).WithSummary($"Changes some keys of one {noun} (JSON merge patch: null brings the default back).")
             .Accepts<JsonObject>(MergePatchType, ConfigApi.JsonType).WritesConfig()
             .ProducesProblem(StatusCodes.Status404NotFound);
         group.MapDelete("/{name}", Delete).WithName("delete" + title).WithSummary($"Removes one {noun}.")
@@ -86,6 +88,11 @@ internal sealed class ConfigListEndpoints<T>(string list, string noun, Func<Conf
     {
         var written = await Write(context, store, name, (items, patch) =>
         {
+            if (Caller.Of(context)?.Role < Role.Admin && patch.Any(change => !operatorKeys!.Contains(change.Key)))
+            {
+                return Edit.Forbidden($"An operator changes {string.Join(", ", operatorKeys!)} and nothing else.");
+            }
+
             if (IndexOf(items, name) is var index && index < 0)
             {
                 return Edit.NotFound(NoSuch(name));

@@ -1,6 +1,7 @@
 using System.Data;
 using System.Text.Json;
 using Dapper;
+using Evenkeel.Auth;
 using Evenkeel.Secrets;
 using Npgsql;
 
@@ -12,7 +13,11 @@ namespace Evenkeel.Config;
 public sealed record StoredConfig(long Revision, string Digest, ConfigDocument Document);
 
 /// <summary>Who changes the configuration, by what, and why; for the revision and the audit log.</summary>
-public sealed record ChangeNote(string Author, string Action, string Message = "");
+public sealed record ChangeNote(string Author, string Action, string Message = "")
+{
+    public Role? Role { get; init; }
+    public string? Source { get; init; }
+}
 
 /// <summary>What an edit makes of the current document: another document with its faults, or a refusal.</summary>
 public sealed record Edit(ReadResult? Result, EditRefusal? Refusal = null, string Words = "")
@@ -21,10 +26,12 @@ public sealed record Edit(ReadResult? Result, EditRefusal? Refusal = null, strin
 
     public static Edit NotFound(string words) => new(null, EditRefusal.NotFound, words);
 
+    public static Edit Forbidden(string words) => new(null, EditRefusal.Forbidden, words);
+
     public static Edit Conflict(string words) => new(null, EditRefusal.Conflict, words);
 }
 
-public enum EditRefusal { NotFound, Conflict }
+public enum EditRefusal { NotFound, Forbidden, Conflict }
 
 public abstract record ChangeResult
 {
@@ -256,7 +263,7 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault)
         """;
 
     private const string AuditSql = """
-        insert into audit_log (who, action, from_revision, to_revision) values (@Author, @Action, nullif(@from, 0), @number);
+        insert into audit_log (who, role, source, action, from_revision, to_revision) values (@Author, @role, @Source, @Action, nullif(@from, 0), @number);
         select pg_notify('evenkeel_revision', @number::text);
         """;
 
@@ -266,7 +273,7 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault)
         var number = await connection.ExecuteScalarAsync<long>(new CommandDefinition(MintSql,
             new { note.Author, note.Message, digest, document = ConfigWriter.Canonical(document) }, transaction, cancellationToken: cancel));
         await connection.ExecuteAsync(new CommandDefinition(AuditSql,
-            new { note.Author, note.Action, from, number }, transaction, cancellationToken: cancel));
+            new { note.Author, role = note.Role is { } role ? ConfigJson.Word(role) : null, note.Source, note.Action, from, number }, transaction, cancellationToken: cancel));
         return number;
     }
 }

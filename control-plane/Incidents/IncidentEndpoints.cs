@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Evenkeel.Auth;
 using Evenkeel.Config;
 using Microsoft.AspNetCore.Http.HttpResults;
 
@@ -74,11 +75,11 @@ internal sealed record IncidentViewRow
     };
 }
 
-/// <param name="By">Who has seen it; "admin" if nobody says.</param>
+/// <param name="By">Who has seen it; the token's name if nobody says.</param>
 public sealed record Acknowledgement(string? By = null);
 
 /// <param name="Text">1 to 4000 characters.</param>
-/// <param name="Author">"admin" if nobody says.</param>
+/// <param name="Author">the token's name if nobody says.</param>
 public sealed record NewComment(string Text, string? Author = null);
 
 /// <summary>What went wrong, since when, until when and why; seen and commented by people.</summary>
@@ -92,9 +93,9 @@ public static class IncidentEndpoints
         group.MapGet("", List).WithName("listIncidents")
             .WithSummary("Incidents, newest first; before=ID goes on below ID. since and until give those that lasted into that time.");
         group.MapGet("/{id:long}", Get).WithName("getIncident").WithSummary("One incident with its comments.").ProducesProblem(StatusCodes.Status404NotFound);
-        group.MapPost("/{id:long}/acknowledge", Acknowledge).WithName("acknowledgeIncident").WithSummary("Somebody has seen it; the first one counts.")
+        group.MapPost("/{id:long}/acknowledge", Acknowledge).WithName("acknowledgeIncident").RequireRole(Role.Operator).WithSummary("Somebody has seen it; the first one counts.")
             .ProducesProblem(StatusCodes.Status400BadRequest).ProducesProblem(StatusCodes.Status404NotFound);
-        group.MapPost("/{id:long}/comments", Comment).WithName("commentIncident").WithSummary("Adds a comment.")
+        group.MapPost("/{id:long}/comments", Comment).WithName("commentIncident").RequireRole(Role.Operator).WithSummary("Adds a comment.")
             .ProducesProblem(StatusCodes.Status400BadRequest).ProducesProblem(StatusCodes.Status404NotFound);
     }
 
@@ -107,16 +108,16 @@ public static class IncidentEndpoints
     private static async Task<Results<Ok<IncidentView>, ProblemHttpResult>> Get(long id, IncidentStore incidents, CancellationToken cancel) =>
         await incidents.FindAsync(id, cancel) is { } found ? TypedResults.Ok(found) : NoSuch(id);
 
-    private static async Task<Results<Ok<IncidentView>, ProblemHttpResult>> Acknowledge(long id, Acknowledgement? body, IncidentStore incidents, CancellationToken cancel)
+    private static async Task<Results<Ok<IncidentView>, ProblemHttpResult>> Acknowledge(long id, Acknowledgement? body, HttpContext context, IncidentStore incidents, CancellationToken cancel)
     {
-        var by = body?.By ?? "admin";
+        var by = body?.By ?? Caller.NameOf(context);
         if (!IsName(by)) return BadRequest("by: 1 to 200 printable characters");
         return await incidents.AcknowledgeAsync(id, by, cancel) ? await Found(id, incidents, cancel) : NoSuch(id);
     }
 
-    private static async Task<Results<Ok<IncidentView>, ProblemHttpResult>> Comment(long id, NewComment body, IncidentStore incidents, CancellationToken cancel)
+    private static async Task<Results<Ok<IncidentView>, ProblemHttpResult>> Comment(long id, NewComment body, HttpContext context, IncidentStore incidents, CancellationToken cancel)
     {
-        var author = body.Author ?? "admin";
+        var author = body.Author ?? Caller.NameOf(context);
         if (!IsName(author)) return BadRequest("author: 1 to 200 printable characters");
         if (body.Text is not { Length: >= 1 and <= 4000 } || body.Text.Contains('\0')) return BadRequest("text: 1 to 4000 characters");
         return await incidents.CommentAsync(id, author, body.Text, cancel) ? await Found(id, incidents, cancel) : NoSuch(id);

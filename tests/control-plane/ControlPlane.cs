@@ -1,7 +1,10 @@
 using System.Net.Http.Headers;
 using System.Text;
+using Evenkeel.Auth;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Mvc.Testing;
+using Microsoft.AspNetCore.TestHost;
+using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
 
 namespace Evenkeel.Tests;
@@ -21,7 +24,11 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
 
     public string SecretKeyFile => Path.Combine(_directory, "secret.key");
 
-    public static async Task<ControlPlane> StartAsync(PostgresFixture postgres) => new(await postgres.CreateDatabaseAsync());
+    /// <summary>How many refused callers are answered before they are told to wait.</summary>
+    public FailureLimiter Failures { get; init; } = new(burst: 10_000);
+
+    public static async Task<ControlPlane> StartAsync(PostgresFixture postgres, FailureLimiter? failures = null) =>
+        new(await postgres.CreateDatabaseAsync()) { Failures = failures ?? new(burst: 10_000) };
 
     /// <summary>A new process, as it were, on a database that is there already; it has another secret key.</summary>
     public static ControlPlane On(string connectionString) => new(connectionString);
@@ -69,6 +76,8 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
         builder.UseSetting("Evenkeel:NodeTokenFile", Written("node-token", NodeToken));
         builder.UseSetting("Evenkeel:SecretKeyFile", SecretKeyFile);
         builder.UseSetting("Evenkeel:DatabaseWaitSeconds", "5");
+        // All callers of a test come from nowhere: one bucket for all of them.
+        builder.ConfigureTestServices(services => services.AddSingleton(Failures));
     }
 
     public override async ValueTask DisposeAsync()
