@@ -105,7 +105,35 @@ public sealed record RetryConfig
     public TimeSpan RetryAfterMaxWait { get; init; } = TimeSpan.FromSeconds(3);
 }
 
-public sealed record GhostConfig { public int PerDay { get; init; } = 100; public int MaxTokensPerDay { get; init; } = 20_000; }
+/// <summary>Scheduled requests of real shape to each instance of the pool.</summary>
+public sealed record GhostConfig
+{
+    /// <summary>To each instance.</summary>
+    public int PerDay { get; init; } = 100;
+    /// <summary>Of all ghosts of the pool together, UTC days.</summary>
+    public int MaxTokensPerDay { get; init; } = 20_000;
+    /// <summary>Share of the clients' chat requests that become prompts; 0: none.</summary>
+    [JsonConverter(typeof(RatioConverter))]
+    public double Sample { get; init; }
+    /// <summary>A file or a directory of files where the control plane runs; null: the built-in prompts only.</summary>
+    public string? PromptsFile { get; init; }
+    public RedactConfig Redact { get; init; } = new();
+    public KeepConfig Keep { get; init; } = new();
+}
+
+/// <summary>What is taken out of sampled requests before they are kept.</summary>
+public sealed record RedactConfig
+{
+    /// <summary>Names of members that are left out wherever they stand.</summary>
+    public IReadOnlyList<string> Drop { get; init; } = [];
+    /// <summary>Regular expressions (without look-around and back-references) whose matches are masked.</summary>
+    public IReadOnlyList<string> Mask { get; init; } = [];
+    /// <summary>E-mail addresses, phone and card numbers, keys.</summary>
+    public bool Patterns { get; init; } = true;
+}
+
+/// <summary>How many samples of a pool are kept, and for how long.</summary>
+public sealed record KeepConfig { public int Count { get; init; } = 200; public TimeSpan Age { get; init; } = TimeSpan.FromDays(7); }
 
 /// <summary>The article's block, word for word.</summary>
 public sealed record FailoverConfig

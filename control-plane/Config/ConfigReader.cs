@@ -205,9 +205,28 @@ public static partial class ConfigReader
         {
             PerDay = map.Integer("per_day", otherwise.PerDay),
             MaxTokensPerDay = map.Integer("max_tokens_per_day", otherwise.MaxTokensPerDay),
+            Sample = map.Ratio("sample", otherwise.Sample),
+            PromptsFile = map.Text("prompts_file"),
+            Redact = Redact(map.Map("redact")),
+            Keep = Keep(map.Map("keep")),
         };
         map.RefuseUnknownKeys();
         return ghost;
+    }
+
+    private static RedactConfig Redact(ConfigMap map)
+    {
+        var redact = new RedactConfig { Drop = map.Texts("drop"), Mask = map.Texts("mask"), Patterns = map.Boolean("patterns", true) };
+        map.RefuseUnknownKeys();
+        return redact;
+    }
+
+    private static KeepConfig Keep(ConfigMap map)
+    {
+        var otherwise = new KeepConfig();
+        var keep = new KeepConfig { Count = map.Integer("count", otherwise.Count), Age = map.Duration("age", otherwise.Age) };
+        map.RefuseUnknownKeys();
+        return keep;
     }
 
     // Keys left out keep their value of `otherwise`: the built-in one for the global block, the global one for a pool's own block.

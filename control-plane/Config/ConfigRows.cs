@@ -113,6 +113,13 @@ internal sealed record PoolRow
     public int RetryAfterMaxWaitMs { get; init; }
     public int GhostPerDay { get; init; }
     public int GhostMaxTokensPerDay { get; init; }
+    public double? GhostSample { get; init; }   // this and the rest are null where they were written before there were samples
+    public string? GhostPromptsFile { get; init; }
+    public string[]? GhostRedactDrop { get; init; }
+    public string[]? GhostRedactMask { get; init; }
+    public bool? GhostRedactPatterns { get; init; }
+    public int? GhostKeepCount { get; init; }
+    public long? GhostKeepAgeMs { get; init; }
 
     public static PoolRow Of(PoolConfig p, int position) => new()
     {
@@ -128,6 +135,13 @@ internal sealed record PoolRow
         RetryAfterMaxWaitMs = (int)p.Retry.RetryAfterMaxWait.TotalMilliseconds,
         GhostPerDay = p.Ghost.PerDay,
         GhostMaxTokensPerDay = p.Ghost.MaxTokensPerDay,
+        GhostSample = p.Ghost.Sample,
+        GhostPromptsFile = p.Ghost.PromptsFile,
+        GhostRedactDrop = [.. p.Ghost.Redact.Drop],
+        GhostRedactMask = [.. p.Ghost.Redact.Mask],
+        GhostRedactPatterns = p.Ghost.Redact.Patterns,
+        GhostKeepCount = p.Ghost.Keep.Count,
+        GhostKeepAgeMs = (long)p.Ghost.Keep.Age.TotalMilliseconds,
     };
 
     public PoolConfig ToConfig(IEnumerable<PoolModelRow> models, IEnumerable<TierRow> tiers, ILookup<(string, int), TierInstanceRow> held, FailoverRow? own) => new()
@@ -145,8 +159,22 @@ internal sealed record PoolRow
             BudgetMinPerSecond = BudgetMinPerSecond,
             RetryAfterMaxWait = TimeSpan.FromMilliseconds(RetryAfterMaxWaitMs),
         },
-        Ghost = new GhostConfig { PerDay = GhostPerDay, MaxTokensPerDay = GhostMaxTokensPerDay },
+        Ghost = ToGhost(new GhostConfig()),
         FailoverConfig = own?.ToConfig(),
+    };
+
+    private GhostConfig ToGhost(GhostConfig otherwise) => new()
+    {
+        PerDay = GhostPerDay,
+        MaxTokensPerDay = GhostMaxTokensPerDay,
+        Sample = GhostSample ?? otherwise.Sample,
+        PromptsFile = GhostPromptsFile,
+        Redact = new RedactConfig { Drop = GhostRedactDrop ?? [], Mask = GhostRedactMask ?? [], Patterns = GhostRedactPatterns ?? true },
+        Keep = new KeepConfig
+        {
+            Count = GhostKeepCount ?? otherwise.Keep.Count,
+            Age = GhostKeepAgeMs is { } age ? TimeSpan.FromMilliseconds(age) : otherwise.Keep.Age,
+        },
     };
 }
 

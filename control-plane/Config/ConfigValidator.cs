@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using System.Text.RegularExpressions;
+using Evenkeel.Ghosts;
 using Evenkeel.Secrets;
 
 namespace Evenkeel.Config;
@@ -151,10 +152,24 @@ public static partial class ConfigValidator
             Between(path + ".retry.retry_after_max_wait", pool.Retry.RetryAfterMaxWait, TimeSpan.Zero, TimeSpan.FromSeconds(60));
             Between(path + ".ghost.per_day", pool.Ghost.PerDay, 0, 100_000);
             Between(path + ".ghost.max_tokens_per_day", pool.Ghost.MaxTokensPerDay, 0, 1_000_000_000);
+            Ghost(path + ".ghost", pool.Ghost);
             if (pool.FailoverConfig is { } own)
             {
                 Failover(path + ".failover_config", own);
             }
+        }
+
+        private void Ghost(string path, GhostConfig ghost)
+        {
+            Ratio(path + ".sample", ghost.Sample, zero: true);
+            Require(ghost.PromptsFile is null || CaFile().IsMatch(ghost.PromptsFile), path + ".prompts_file",
+                "needs an absolute path of printable characters without quotes, backslash, ; { } $ #, 512 at most");
+            AtMost(path + ".redact.drop", ghost.Redact.Drop.Count, 100, "fields");
+            Each(ghost.Redact.Drop, path + ".redact.drop", (p, field) => Require(field.Length is > 0 and <= 100, p, "needs 1 to 100 characters"));
+            AtMost(path + ".redact.mask", ghost.Redact.Mask.Count, 50, "expressions");
+            Each(ghost.Redact.Mask, path + ".redact.mask", (p, pattern) => Require(Redaction.Fault(pattern) is null, p, Redaction.Fault(pattern) ?? ""));
+            Between(path + ".keep.count", ghost.Keep.Count, 0, 10_000);
+            Between(path + ".keep.age", ghost.Keep.Age, TimeSpan.Zero, TimeSpan.FromDays(90));
         }
 
         private void Tier(string path, TierConfig tier)

@@ -33,8 +33,11 @@ public sealed record HealthState(HealthStatus Status, int Consecutive, DateTime 
     }
 }
 
-/// <summary>What the probes found, as the nodes get it: the instances that are out, and the number of this finding.</summary>
+/// <summary>What probes and ghosts found, as the nodes get it: the instances that are out, those of less weight, and the number of this finding.</summary>
 public sealed record FleetState(long Number, IReadOnlySet<string> Down)
 {
+    /// <summary>Instance → what is left of its weight, above 0 and below 1.</summary>
+    public IReadOnlyDictionary<string, double> WeightFactors { get; init; } = new Dictionary<string, double>();
+
     public static readonly FleetState Unknown = new(0, new HashSet<string>());
 }

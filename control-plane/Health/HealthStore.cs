@@ -43,15 +43,17 @@ public sealed record InstanceHealth
 public sealed class HealthStore(NpgsqlDataSource database)
 {
     private const string FleetSql = """
-        select number, array(select instance from instance_health where status = 'down' order by instance)::text[] as down from fleet_state
+        select number, array(select instance from instance_health where status = 'down' order by instance)::text[] as down,
+            coalesce((select jsonb_object_agg(instance, weight_factor) from ghost_state where weight_factor < 1), '{}')::text as factors
+        from fleet_state
         """;
 
     /// <summary>Number and instances are of one moment.</summary>
     public async Task<FleetState> FleetAsync(CancellationToken cancel = default)
     {
         await using var connection = await database.OpenConnectionAsync(cancel);
-        var (number, down) = await connection.QuerySingleAsync<(long, string[])>(new CommandDefinition(FleetSql, cancellationToken: cancel));
-        return new FleetState(number, down.ToHashSet());
+        var (number, down, factors) = await connection.QuerySingleAsync<(long, string[], string)>(new CommandDefinition(FleetSql, cancellationToken: cancel));
+        return new FleetState(number, down.ToHashSet()) { WeightFactors = JsonSerializer.Deserialize<Dictionary<string, double>>(factors)! };
     }
 
     // The list follows the configuration in force, not what this process believes of it. First probes are spread over the interval.

@@ -63,6 +63,9 @@ public static class IncidentRules
         "reset" => [new("breaker", Effect.Close), new("cooldown", Effect.Close), new("blocked", Effect.Close)],
         "probe_down" => [new("probe", Effect.Open)],
         "probe_up" => [new("probe", Effect.Close)],
+        "grey" => [new("grey", Effect.Open)],
+        "grey_step" => [new("grey", Effect.Note)],
+        "grey_over" => [new("grey", Effect.Close)],
         "revision_refused" => [new("revision_refused", Effect.Open)],
         "revision_runs" => [new("revision_refused", Effect.Close)],
         "node_lost" => [new("node_lost", Effect.Open)],
@@ -74,7 +77,7 @@ public static class IncidentRules
     /// <summary>Whether the event ends an open incident whatever its kind: what it was about is gone, or began anew.</summary>
     public static bool Sweeps(Event happened, Incident open) => happened.Kind switch
     {
-        "instance_removed" => open.Subject == happened.Subject && open.Kind is "probe" or "breaker" or "cooldown" or "blocked",
+        "instance_removed" => open.Subject == happened.Subject && open.Kind is "probe" or "grey" or "breaker" or "cooldown" or "blocked",
         // A node that was restarted remembers no breaker and no cooldown.
         "node_restarted" => open.Node == happened.Subject,
         "node_removed" => open.Node == happened.Subject || (open.Subject == happened.Subject && open.Kind is "node_lost" or "revision_refused" or "events_dropped"),

@@ -11,8 +11,8 @@ namespace Evenkeel.Publishing;
 
 /// <summary>
 /// What is pushed. Json holds provider keys: it is for a node's admin listener and for nothing else. Digest is the sha256 (hex) of the
-/// payload without revision, state and digest. State grows with every instance that the probes take out or bring back. Faults is what
-/// had to be left out, for the operator to see.
+/// payload without revision, state and digest. State grows with every instance that the probes take out or bring back, and whose weight
+/// the ghosts lower or raise. Faults is what had to be left out, for the operator to see.
 /// </summary>
 public sealed record Snapshot(long Revision, long State, string Digest, ReadOnlyMemory<byte> Json, IReadOnlyList<ConfigFault> Faults);
 
@@ -27,7 +27,7 @@ public static class SnapshotBuilder
 
     /// <summary>
     /// <paramref name="secret"/> gives what is behind a reference (env:…, file:…, secret:…) of the document; <paramref name="fleet"/> is
-    /// what the probes found, laid over it.
+    /// what probes and ghosts found, laid over it.
     /// </summary>
     public static Snapshot Build(ConfigDocument document, long revision, FleetState fleet, Func<string, ResolvedSecret> secret)
     {
@@ -70,7 +70,7 @@ public static class SnapshotBuilder
         {
             var key = instance.ApiKey is null ? default : secret(instance.ApiKey);
             if (key.Fault is not null) faults.Add(new ConfigFault($"instances[{at}].api_key", $"\"{instance.Name}\" is disabled: {key.Fault}"));
-            WriteInstance(json, instance, key.Value, instance.Enabled && key.Fault is null, !fleet.Down.Contains(instance.Name), breakers[instance.Name]);
+            WriteInstance(json, instance, key.Value, instance.Enabled && key.Fault is null, !fleet.Down.Contains(instance.Name), fleet.WeightFactors.GetValueOrDefault(instance.Name, 1), breakers[instance.Name]);
         }
         json.WriteEndArray();
 
@@ -88,7 +88,7 @@ public static class SnapshotBuilder
         json.WriteEndArray();
     }
 
-    private static void WriteInstance(Utf8JsonWriter json, InstanceConfig instance, string? key, bool enabled, bool healthy, FailoverConfig breaker)
+    private static void WriteInstance(Utf8JsonWriter json, InstanceConfig instance, string? key, bool enabled, bool healthy, double weightFactor, FailoverConfig breaker)
     {
         var url = new Uri(instance.BaseUrl, UriKind.Absolute);
         json.WriteStartObject();
@@ -106,6 +106,7 @@ public static class SnapshotBuilder
         json.WriteBoolean("enabled", enabled);
         json.WriteBoolean("drain", instance.Drain);
         if (!healthy) json.WriteBoolean("healthy", false);
+        if (weightFactor < 1) json.WriteNumber("weight_factor", weightFactor);
         WriteStrings(json, "capabilities", instance.Capabilities);
 
         json.WriteStartObject("tls");
@@ -159,6 +160,7 @@ public static class SnapshotBuilder
         }
         json.WriteEndArray();
 
+        if (pool.Ghost.Sample > 0) json.WriteNumber("ghost_sample", pool.Ghost.Sample);
         json.WriteString("stream_buffer", pool.StreamBuffer == StreamBuffer.Full ? "full" : "none");
         json.WriteStartObject("queue");
         json.WriteNumber("size", pool.Queue.Size);

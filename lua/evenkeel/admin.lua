@@ -71,7 +71,7 @@ local function instance_stats(inst, at)
   local calls, failed = breaker.window(dict, k.breaker, inst.breaker, at)
   local function weight(latency_s)
     return balancer.live_weight {
-      weight = inst.weight * v.warmth, in_flight = in_flight, limit = v.limit, base_latency_s = inst.base_latency_s, latency_s = latency_s,
+      weight = inst.weight * v.warmth * inst.weight_factor, in_flight = in_flight, limit = v.limit, base_latency_s = inst.base_latency_s, latency_s = latency_s,
     }
   end
   return {
@@ -80,7 +80,7 @@ local function instance_stats(inst, at)
     live_weight = { stream = weight(v.stream), json = weight(v.json) },
     latency_ms = { stream = math.floor(v.stream * 1000 + 0.5), json = math.floor(v.json * 1000 + 0.5) },
     breaker = v.breaker, open_until = v.open_until, warmth = v.warmth, trials = slots.count(k.breaker.trials),
-    healthy = inst.healthy ~= false,
+    healthy = inst.healthy ~= false, weight_factor = inst.weight_factor,
     cooldown_s = math.max(0, v.cooldown_until - at), blocked = v.blocked, window = { calls = calls, failed = failed },
   }
 end

@@ -1,7 +1,7 @@
 -- Which instance gets the next attempt. Pure: candidates, random numbers and the turn come in as arguments.
 --
 -- A candidate is a table with
---   weight      configured weight × slow-start factor (>= 0)
+--   weight      configured weight × slow-start factor × what its ghosts left of it (>= 0)
 --   in_flight   attempts running there now
 --   limit       how many may run there at once (> in_flight, or it would not be a candidate)
 --   latency_s   live latency for this kind of request: first content token of streams, whole answer otherwise
@@ -45,8 +45,9 @@ end
 local SITS_OUT = 1e9
 
 --- The least (in-flight + 1) / limit × latency / base_latency; ties at random. The limit is the capacity here, so the weight says
---- only whether an instance takes part (0: no). In slow start it takes part in the share `warmth` of the picks (0 < warmth <= 1, nil:
---- warm): as a factor of the cost it would keep an instance from ever being tried while the others have little to do.
+--- only whether an instance takes part (0: no). In slow start, or of less weight for what its ghosts saw, it takes part in the share
+--- `warmth` of the picks (0 < warmth <= 1, nil: warm): as a factor of the cost it would keep an instance from ever being tried while the
+--- others have little to do.
 function M.least_load(candidates, n, rng)
   local best, best_cost, ties = 1, nil, 0
   for i = 1, n do

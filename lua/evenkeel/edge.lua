@@ -218,7 +218,7 @@ local function gather(req, at, look)
               c = {}
               candidates[n] = c
             end
-            local warmth = state == "half_open" and 0.1 or v.warmth
+            local warmth = (state == "half_open" and 0.1 or v.warmth) * inst.weight_factor
             c.weight = inst.weight * warmth
             c.warmth = warmth
             c.in_flight = in_flight

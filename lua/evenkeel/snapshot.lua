@@ -1,7 +1,7 @@
 -- The configuration that this node serves: one immutable snapshot per revision, pushed by the control plane.
 --
--- What the probes found is laid over it by the control plane ("healthy": false); each change of that has a higher state number, at the same
--- revision.
+-- What probes and ghosts found is laid over it by the control plane ("healthy": false, "weight_factor": 0.5); each change of that has a
+-- higher state number, at the same revision.
 --
 -- The pushed text is kept raw in a shared dict with a version; each worker decodes and compiles it once per change and then swaps the
 -- whole snapshot or nothing. A request keeps the one it began with. The last good one is on disk (0600) for the next start.
@@ -46,6 +46,7 @@ local function compile_instance(inst)
   inst.keys = live.keys(inst.name)
   inst.door = "unix:run/instances/" .. inst.name .. ".sock"
   inst.base_latency_s = math.max(inst.base_latency_ms, 1) / 1000
+  inst.weight_factor = inst.weight_factor or 1
   if inst.path == "/" then inst.path = "" end
   local t = inst.timeouts_ms
   inst.connect_s, inst.first_token_s, inst.idle_s, inst.total_s = t.connect / 1000, t.first_token / 1000, t.idle / 1000, t.total / 1000

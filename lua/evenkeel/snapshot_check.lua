@@ -58,7 +58,7 @@ local INSTANCE = {
   { "api_key", text("a key without space and control characters is needed", "^[\33-\126]*$", 0, 8192), true },
   { "model", MODEL, true },
   { "weight", NOT_NEGATIVE }, { "max_connections", COUNT }, { "base_latency_ms", NOT_NEGATIVE },
-  { "enabled", BOOLEAN, true }, { "drain", BOOLEAN, true }, { "healthy", BOOLEAN, true },
+  { "enabled", BOOLEAN, true }, { "drain", BOOLEAN, true }, { "healthy", BOOLEAN, true }, { "weight_factor", SHARE, true },
   { "capabilities", ARRAY, true }, { "tls", OBJECT, true }, { "timeouts_ms", OBJECT }, { "min_tokens_per_second", NOT_NEGATIVE, true },
   { "breaker", OBJECT },
 }
@@ -70,6 +70,7 @@ local BREAKER = {
 }
 local POOL = {
   { "name", NAME }, { "models", ARRAY }, { "algorithm", ALGORITHM, true }, { "tiers", ARRAY }, { "stream_buffer", STRING, true },
+  { "ghost_sample", SHARE, true },
   { "queue", OBJECT, true }, { "retry", OBJECT, true }, { "fallback", OBJECT, true }, { "breaker", OBJECT, true },
 }
 local QUEUE = { { "size", NOT_NEGATIVE }, { "timeout_ms", NOT_NEGATIVE } }

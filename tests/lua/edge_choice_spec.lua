@@ -24,7 +24,7 @@ describe("the edge", function()
 
   local function new_instance(name, fields)
     local inst = { name = name, keys = live.keys(name), weight = 10, max_connections = 10, base_latency_s = 1, breaker = BREAKER,
-      enabled = true, in_service = true }
+      enabled = true, in_service = true, weight_factor = 1 }
     for k, v in pairs(fields or {}) do inst[k] = v end
     return inst
   end
@@ -105,6 +105,21 @@ describe("the edge", function()
         assert.equal(case[3], names(reached()))
       end)
     end
+
+    for _, algorithm in ipairs { "weighted", "least_load" } do
+      it("less of one whose ghosts found it grey, by " .. algorithm, function()
+        b.weight_factor = 0.1
+        req.pool.algorithm = algorithm
+        local share = (reached(6000).b or 0) / 6000
+        assert.is_true(share > 0.02 and share < 0.07, "share " .. share)
+      end)
+    end
+
+    it("a grey one all the same when there is no other", function()
+      req = new_request({ b }, "least_load")
+      b.weight_factor = 0.1
+      assert.same({ b = 50 }, reached(50))
+    end)
 
     it("tells of the least cooldown, also of one that it has tried", function()
       cooling(a, 5)

@@ -25,6 +25,8 @@ public sealed class IncidentRulesTests
     [InlineData("0 blocked:600; 700 unblocked", "0-600 blocked x1")]
     [InlineData("0 breaker_opened; 1 cooldown:9; 2 blocked:600; 5 reset", "0-5 breaker x2; 1-5 cooldown x2; 2-5 blocked x2")]
     [InlineData("0 probe_down; 9 probe_up; 20 probe_down", "0-9 probe x2; 20- probe x1")]
+    [InlineData("0 grey; 9 grey_step; 20 grey_step; 30 grey_over", "0-30 grey x4")]
+    [InlineData("0 grey_step", "")]
     [InlineData("0 node_lost; 3 node_back", "0-3 node_lost x2")]
     [InlineData("0 revision_refused; 1 revision_refused; 9 revision_runs", "0-9 revision_refused x3")]
     [InlineData("4 events_dropped", "4-4 events_dropped x1")]

@@ -46,6 +46,16 @@ public sealed class SnapshotBuilderTests
     }
 
     [Fact]
+    public void What_the_ghosts_left_of_a_weight_is_laid_over_it_too()
+    {
+        var fleet = new FleetState(7, new HashSet<string>()) { WeightFactors = new Dictionary<string, double> { ["hosted-b"] = 0.25, ["long-gone"] = 0.5 } };
+        using var json = JsonDocument.Parse(SnapshotBuilder.Build(Example(), 1, fleet, FakeSecret).Json);
+        var factors = json.RootElement.GetProperty("instances").EnumerateArray()
+            .Where(instance => instance.TryGetProperty("weight_factor", out _)).ToDictionary(instance => instance.GetProperty("name").GetString()!, instance => instance.GetProperty("weight_factor").GetDouble());
+        Assert.Equal(new Dictionary<string, double> { ["hosted-b"] = 0.25 }, factors);
+    }
+
+    [Fact]
     public void The_order_of_instances_pools_and_clients_in_the_document_does_not_matter()
     {
         var document = Example();

@@ -46,6 +46,7 @@ internal sealed class Config
         {
             ["name"] = name,
             ["models"] = new JsonArray(name + "-model"),
+            ["ghost"] = Json(new { per_day = 0 }),      // tests count calls
             ["tiers"] = new JsonArray([.. tiers.Select((instances, i) => Json(new { name = $"tier-{i + 1}", instances }))]),
         }, settings));
         return this;
