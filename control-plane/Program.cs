@@ -2,6 +2,7 @@ using Evenkeel;
 using Evenkeel.Audit;
 using Evenkeel.Auth;
 using Evenkeel.Config;
+using Evenkeel.Dashboard;
 using Evenkeel.Database;
 using Evenkeel.Health;
 using Evenkeel.Incidents;
@@ -75,7 +76,7 @@ try
     app.UseRouting();
     app.UseGate();
 
-    app.MapGet("/", () => Results.Redirect("/openapi")).AllowAnonymous().ExcludeFromDescription();
+    app.MapDashboard();
     app.MapHealth();
     app.MapOpenApi().AllowAnonymous();
     app.MapSession();

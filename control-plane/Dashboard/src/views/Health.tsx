@@ -1,0 +1,51 @@
+// Instances × time, coloured by state and error rate; a cell leads to its incidents. Below: what the probes say.
+import { useState } from 'preact/hooks'
+import { query, type Heatmap, type HeatmapCell, type Incident } from '../api'
+import { useMoving, useQuery, useWindow } from '../hooks'
+import { Heat } from '../charts/Heat'
+import { ago, count, lasted, millis, moment, share, words } from '../format'
+import { Answered, Badge, Dialog, Empty, Page, Panel, Table, useRange, When } from '../ui'
+import { IncidentDialog } from './Incidents'
+
+interface Probed { instance: string; status: string; since: string; outcome?: string; words?: string; kind?: string; latency_ms?: number; node?: string; probed_at?: string; probes: number }
+
+export function Health() {
+  const [range, chooser] = useRange()
+  const window = useWindow(range)
+  const map = useMoving<Heatmap>('/telemetry/heatmap' + query({ ...window }))
+  const probes = useQuery<Probed[]>('/health')
+  const [picked, setPicked] = useState<{ instance: string; cell: HeatmapCell } | null>(null)
+  return (
+    <Page title="Health" lead="Every instance over time" tools={chooser}>
+      <Panel title="Instances over time" note={`a cell is ${range.step >= 3600 ? `${range.step / 3600} h` : range.step >= 60 ? `${range.step / 60} min` : `${range.step} s`}`}>
+        <Answered of={map} empty={data => data.instances.length === 0 ? <Empty title="There is no instance yet">Publish a configuration, and its instances appear here.</Empty> : null}>
+          {data => <Heat map={data} onPick={(instance, cell) => setPicked({ instance, cell })} />}
+        </Answered>
+      </Panel>
+      <Panel title="Probes">
+        <Answered of={probes} empty={list => list.length === 0 ? <Empty title="No probe yet">The first ones are sent within the interval of health_check.</Empty> : null}>
+          {list => <Table caption="What the probes say" head={['Instance', 'Status', 'For', 'Asked for', 'Answered in', 'Last', 'In its words']} numeric={[4]} rows={list.map(p => [
+            <b>{p.instance}</b>, <Badge tone={p.status === 'up' ? 'ok' : p.status === 'down' ? 'bad' : 'off'}>{p.status}</Badge>, <When at={p.since}>{lasted(p.since, undefined)}</When>,
+            p.kind ?? '–', millis(p.latency_ms), p.probed_at ? <When at={p.probed_at}>{ago(p.probed_at)}</When> : '–', <span class="words">{p.words ?? p.outcome ?? ''}</span>,
+          ])} />}
+        </Answered>
+      </Panel>
+      {picked && <CellDialog {...picked} stepS={range.step} onClose={() => setPicked(null)} />}
+    </Page>
+  )
+}
+
+function CellDialog({ instance, cell, stepS, onClose }: { instance: string; cell: HeatmapCell; stepS: number; onClose: () => void }) {
+  const until = new Date(Date.parse(cell.at) + stepS * 1000).toISOString()
+  const incidents = useQuery<Incident[]>('/incidents' + query({ subject: instance, since: cell.at, until, limit: 50 }))
+  const [open, setOpen] = useState<number | null>(null)
+  if (open !== null) return <IncidentDialog id={open} onClose={onClose} />
+  return (
+    <Dialog title={`${instance}, ${moment(cell.at)}`} onClose={onClose}>
+      <p>State <b>{cell.state}</b>; {count(cell.attempts)} attempts, {count(cell.failed)} failed ({share(cell.error_rate)}).</p>
+      <Answered of={incidents} empty={list => list.length === 0 ? <Empty title="No incident in this time" /> : null}>
+        {list => <ul class="plain-list" data-list="cell-incidents">{list.map(i => <li key={i.id}><button type="button" class="plain" onClick={() => setOpen(i.id)}>#{i.id} {words(i.kind)}{i.cause ? `: ${words(i.cause)}` : ''}</button> <span class="note">{moment(i.since)}, {i.open ? 'still open' : `for ${lasted(i.since, i.until)}`}</span></li>)}</ul>}
+      </Answered>
+    </Dialog>
+  )
+}
