@@ -19,7 +19,7 @@ public sealed class BearerTokenTests(PostgresFixture postgres)
         Assert.True(endpoints.Count > 20);
 
         var open = endpoints.Where(e => e.Metadata.GetMetadata<IAllowAnonymous>() is not null).Select(e => e.RoutePattern.RawText).ToHashSet();
-        Assert.Equal(["/", "/api/v1/session/", "/healthz", "/openapi/{documentName}.json", "/readyz"], open.Order(StringComparer.Ordinal));
+        Assert.Equal(["/", "/api/v1/session/", "/app.css", "/app.js", "/healthz", "/icon.svg", "/openapi/{documentName}.json", "/readyz"], open.Order(StringComparer.Ordinal));
 
         foreach (var endpoint in endpoints.Where(e => e.Metadata.GetMetadata<IAllowAnonymous>() is null))
         {
