@@ -1,6 +1,7 @@
 using Evenkeel;
 using Evenkeel.Audit;
 using Evenkeel.Auth;
+using Evenkeel.Clients;
 using Evenkeel.Config;
 using Evenkeel.Dashboard;
 using Evenkeel.Database;
@@ -85,6 +86,7 @@ try
     app.MapConfig();
     app.MapInstances();
     app.MapPools();
+    app.MapClients();
     app.MapRevisions();
     app.MapNodes();
     app.MapInstanceHealth();

@@ -179,16 +179,33 @@ public sealed record FallbackConfig
 public sealed record ClientConfig
 {
     public required string Name { get; init; }
-    /// <summary>As <see cref="InstanceConfig.ApiKey"/>.</summary>
-    public required string Key { get; init; }
+    /// <summary>As <see cref="InstanceConfig.ApiKey"/>; null: only the hashed keys are valid.</summary>
+    public string? Key { get; init; }
+    /// <summary>Keys of which only the hash is known, as of those that the API has made.</summary>
+    public IReadOnlyList<ClientKey> Keys { get; init; } = [];
+    /// <summary>False: refused at once, whatever the key.</summary>
+    public bool Enabled { get; init; } = true;
+    /// <summary>UTC; refused from then on.</summary>
+    public DateTime? Expires { get; init; }
     /// <summary>Public model names this client may ask for; empty: all.</summary>
     public IReadOnlyList<string> Models { get; init; } = [];
     public int? RequestsPerMinute { get; init; }
     public int? TokensPerMinute { get; init; }
+    /// <summary>Calls at once.</summary>
+    public int? MaxConcurrent { get; init; }
     public BudgetConfig? Budget { get; init; }
 }
 
-public sealed record BudgetConfig(decimal Amount, string Currency = "USD", string Per = "month");
+/// <param name="Sha256">64 hexadecimal digits.</param>
+/// <param name="Until">UTC; null: without end. A key that was rotated ends after the overlap.</param>
+public sealed record ClientKey(string Sha256, DateTime? Until = null);
+
+/// <param name="Amount">What may be spent in a day or month (UTC).</param>
+/// <param name="Currency">Of the amount.</param>
+/// <param name="Per">"day" or "month".</param>
+/// <param name="WarnAt">The share of the amount from which answers carry a warning.</param>
+public sealed record BudgetConfig(
+    decimal Amount, string Currency = "USD", string Per = "month", [property: JsonConverter(typeof(RatioConverter))] double WarnAt = 0.8);
 
 public sealed record AlertConfig
 {

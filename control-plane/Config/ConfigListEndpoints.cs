@@ -9,20 +9,21 @@ namespace Evenkeel.Config;
 /// document in force, changes one entry in its written form and puts the whole through the reader again, so that the
 /// same rules hold as for a whole configuration. `operatorKeys` are what an operator may patch; the rest is for admins.
 /// </summary>
-internal sealed class ConfigListEndpoints<T>(
+internal class ConfigListEndpoints<T>(
     string list, string noun, Func<ConfigDocument, IReadOnlyList<T>> itemsOf, Func<T, string> nameOf, string[]? operatorKeys = null)
     where T : class
 {
     private const string MergePatchType = "application/merge-patch+json";
 
+    private readonly string title = char.ToUpperInvariant(noun[0]) + noun[1..];
+
     public RouteGroupBuilder Map(IEndpointRouteBuilder app)
     {
-        var title = char.ToUpperInvariant(noun[0]) + noun[1..];
         var group = app.MapGroup($"/api/v1/{list}").WithTags(list).ProducesProblem(StatusCodes.Status401Unauthorized);
         group.MapGet("", List).WithName("list" + title + "s").WithSummary($"All {list}.");
         group.MapGet("/{name}", Get).WithName("get" + title).WithSummary($"One {noun}.")
             .ProducesProblem(StatusCodes.Status404NotFound);
-        group.MapPost("", Post).WithName("add" + title).WithSummary($"Adds one {noun}.")
+        MapPost(group).WithName("add" + title)
             .Accepts<T>(ConfigApi.JsonType).WritesConfig()
             .ProducesProblem(StatusCodes.Status409Conflict);
         group.MapPut("/{name}", Put).WithName("put" + title).WithSummary($"Replaces one {noun}, or adds it.")
@@ -57,10 +58,22 @@ internal sealed class ConfigListEndpoints<T>(
         return TypedResults.Ok(item);
     }
 
+    protected virtual RouteHandlerBuilder MapPost(RouteGroupBuilder group) => group.MapPost("", Post).WithSummary($"Adds one {noun}.");
+
     private async Task<Results<Created<T>, ProblemHttpResult>> Post(HttpContext context, ConfigStore store)
     {
-        var written = await Write(context, store, null, (items, body) =>
+        var written = await AddAsync(context, store);
+        return written.Problem is { } problem ? problem : Created(written.Item!);
+    }
+
+    /// <param name="context">Its body is the new entry.</param>
+    /// <param name="store">Where it goes.</param>
+    /// <param name="prepare">What else is to be written into it.</param>
+    protected Task<Written> AddAsync(HttpContext context, ConfigStore store, Action<JsonObject>? prepare = null) =>
+        Write(context, store, null, (items, body) =>
         {
+            prepare?.Invoke(body);
+
             // A name that is missing or no text is for the reader to refuse.
             var name = body["name"] is JsonValue given && given.TryGetValue<string>(out var text) ? text : "";
             if (IndexOf(items, name) >= 0)
@@ -71,8 +84,6 @@ internal sealed class ConfigListEndpoints<T>(
             items.Add(body);
             return null;
         });
-        return written.Problem is { } problem ? problem : Created(written.Item!);
-    }
 
     private async Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Put(string name, HttpContext context, ConfigStore store)
     {
@@ -132,7 +143,7 @@ internal sealed class ConfigListEndpoints<T>(
         return TypedResults.NoContent();
     }
 
-    private readonly record struct Written(T? Item, bool IsNew, ProblemHttpResult? Problem)
+    protected readonly record struct Written(T? Item, bool IsNew, ProblemHttpResult? Problem)
     {
         public static implicit operator Written(ProblemHttpResult problem) => new(null, false, problem);
     }
@@ -207,7 +218,7 @@ internal sealed class ConfigListEndpoints<T>(
         }
     }
 
-    private static int IndexOf(JsonArray items, string name)
+    protected static int IndexOf(JsonArray items, string name)
     {
         for (var i = 0; i < items.Count; i++)
         {
@@ -220,7 +231,7 @@ internal sealed class ConfigListEndpoints<T>(
         return -1;
     }
 
-    private T? Find(StoredConfig config, string name) => itemsOf(config.Document).FirstOrDefault(item => nameOf(item) == name);
+    protected T? Find(StoredConfig config, string name) => itemsOf(config.Document).FirstOrDefault(item => nameOf(item) == name);
 
-    private string NoSuch(string name) => $"There is no {noun} \"{Units.Shown(name)}\".";
+    protected string NoSuch(string name) => $"There is no {noun} \"{Units.Shown(name)}\".";
 }

@@ -106,6 +106,12 @@ internal sealed class ConfigMap
             n.Kind is ScalarKind.Text or ScalarKind.Number ? Units.ParseDuration(n.Text, out reason) : null, () => reason) ?? otherwise;
     }
 
+    /// <summary>A moment in UTC, to the second.</summary>
+    public DateTime? Instant(string key) => Read<DateTime>(key, "a time as in 2027-01-31T00:00:00Z", n =>
+        n.Kind == ScalarKind.Text && DateTime.TryParseExact(n.Text, "yyyy-MM-dd'T'HH:mm:ss'Z'", CultureInfo.InvariantCulture, DateTimeStyles.AssumeUniversal | DateTimeStyles.AdjustToUniversal, out var at)
+            ? at
+            : null);
+
     public double Ratio(string key, double otherwise)
     {
         var reason = "";

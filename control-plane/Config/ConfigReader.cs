@@ -273,14 +273,25 @@ public static partial class ConfigReader
         var client = new ClientConfig
         {
             Name = map.RequiredText("name"),
-            Key = map.RequiredText("key"),
+            Key = map.Text("key"),
+            Keys = [.. map.Maps("keys").Select(Key)],
+            Enabled = map.Boolean("enabled", true),
+            Expires = map.Instant("expires"),
             Models = map.Texts("models"),
             RequestsPerMinute = map.Integer("requests_per_minute"),
             TokensPerMinute = map.Integer("tokens_per_minute"),
+            MaxConcurrent = map.Integer("max_concurrent"),
             Budget = Budget(map.Map("budget")),
         };
         map.RefuseUnknownKeys();
         return client;
+    }
+
+    private static ClientKey Key(ConfigMap map)
+    {
+        var key = new ClientKey(map.RequiredText("sha256"), map.Instant("until"));
+        map.RefuseUnknownKeys();
+        return key;
     }
 
     private static BudgetConfig? Budget(ConfigMap map)
@@ -290,7 +301,7 @@ public static partial class ConfigReader
             return null;
         }
 
-        var budget = new BudgetConfig(map.Decimal("amount") ?? 0, map.Text("currency") ?? "USD", map.Text("per") ?? "month");
+        var budget = new BudgetConfig(map.Decimal("amount") ?? 0, map.Text("currency") ?? "USD", map.Text("per") ?? "month", map.Ratio("warn_at", 0.8));
         map.RefuseUnknownKeys();
         return budget;
     }

@@ -1,3 +1,5 @@
+using System.Globalization;
+
 namespace Evenkeel.Config;
 
 // The rows of migrations/0001_evenkeel.sql that hold the desired state, and the way between them and the document.
@@ -277,35 +279,55 @@ internal sealed record ClientRow
 {
     public string Name { get; init; } = "";
     public int Position { get; init; }
-    public string Key { get; init; } = "";
+    public string? Key { get; init; }
+    public string[]? KeyHashes { get; init; }        // "SHA256" or "SHA256 UNTIL"; null: written before there were any
+    public bool? Enabled { get; init; }              // null: as above
+    public DateTime? ExpiresAt { get; init; }
     public string[] Models { get; init; } = [];
     public int? RequestsPerMinute { get; init; }
     public int? TokensPerMinute { get; init; }
+    public int? MaxConcurrent { get; init; }
     public decimal? BudgetAmount { get; init; }
     public string? BudgetCurrency { get; init; }
     public string? BudgetPer { get; init; }
+    public double? BudgetWarnAt { get; init; }       // null: as above
 
     public static ClientRow Of(ClientConfig c, int position) => new()
     {
         Name = c.Name,
         Position = position,
         Key = c.Key,
+        KeyHashes = [.. c.Keys.Select(k => k.Until is { } until ? $"{k.Sha256} {until:yyyy-MM-dd'T'HH:mm:ss'Z'}" : k.Sha256)],
+        Enabled = c.Enabled,
+        ExpiresAt = c.Expires,
         Models = [.. c.Models],
         RequestsPerMinute = c.RequestsPerMinute,
         TokensPerMinute = c.TokensPerMinute,
+        MaxConcurrent = c.MaxConcurrent,
         BudgetAmount = c.Budget?.Amount,
         BudgetCurrency = c.Budget?.Currency,
         BudgetPer = c.Budget?.Per,
+        BudgetWarnAt = c.Budget?.WarnAt,
     };
 
     public ClientConfig ToConfig() => new()
     {
         Name = Name,
         Key = Key,
+        Keys = [.. (KeyHashes ?? []).Select(Hashed)],
+        Enabled = Enabled ?? true,
+        Expires = ExpiresAt,
         Models = Models,
         RequestsPerMinute = RequestsPerMinute,
         TokensPerMinute = TokensPerMinute,
-        Budget = BudgetAmount is { } amount ? new BudgetConfig(amount, BudgetCurrency!, BudgetPer!) : null,
+        MaxConcurrent = MaxConcurrent,
+        Budget = BudgetAmount is { } amount ? new BudgetConfig(amount, BudgetCurrency!, BudgetPer!, BudgetWarnAt ?? 0.8) : null,
+    };
+
+    private static ClientKey Hashed(string written) => written.Split(' ') switch
+    {
+    [var sha256, var until] => new(sha256, DateTime.Parse(until, CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal)),
+        _ => new(written),
     };
 }
 

@@ -18,6 +18,7 @@ public static partial class ConfigValidator
     public const int MostTiers = 16;
     public const int MostModels = 256;
     public const int MostClients = 10_000;
+    public const int MostKeys = 10;
 
     private static readonly TimeSpan s_ms = TimeSpan.FromMilliseconds(1);
     private static readonly TimeSpan s_hour = TimeSpan.FromHours(1);
@@ -231,14 +232,30 @@ public static partial class ConfigValidator
             AtMost("clients", document.Clients.Count, MostClients, "clients");
             Unique("clients", document.Clients.Select(c => c.Name), "a client");
             var keys = new Dictionary<string, string>();
+            void New(string key, string path)
+            {
+                if (!keys.TryAdd(key, path))
+                {
+                    faults.Add(path, $"is the same as at {keys[key]}; a key tells clients apart");
+                }
+            }
+
             Each(document.Clients, "clients", (path, client) =>
             {
                 Named(path + ".name", client.Name);
                 Secret(path + ".key", client.Key);
-                if (!keys.TryAdd(client.Key, path))
+                Require(client.Key is not null || client.Keys.Count > 0, path + ".key", "is required, unless there are keys");
+                if (client.Key is { } reference)
                 {
-                    faults.Add(path + ".key", $"is the same as at {keys[client.Key]}.key; a key tells clients apart");
+                    New(reference, path + ".key");
                 }
+
+                AtMost(path + ".keys", client.Keys.Count, MostKeys, "keys");
+                Each(client.Keys, path + ".keys", (p, key) =>
+                {
+                    Require(Sha256().IsMatch(key.Sha256), p + ".sha256", "expected the sha256 of the key as 64 hexadecimal digits, a-f small");
+                    New(key.Sha256, p + ".sha256");
+                });
 
                 AtMost(path + ".models", client.Models.Count, MostModels, "models");
                 UniqueTexts(path + ".models", client.Models);
@@ -246,11 +263,13 @@ public static partial class ConfigValidator
                     Require(_models.Contains(model) || (_models.Contains("*") && ModelName().IsMatch(model)), p, $"no pool offers the model \"{Units.Shown(model)}\""));
                 Between(path + ".requests_per_minute", client.RequestsPerMinute ?? 1, 1, 1_000_000_000);
                 Between(path + ".tokens_per_minute", client.TokensPerMinute ?? 1, 1, int.MaxValue);
+                Between(path + ".max_concurrent", client.MaxConcurrent ?? 1, 1, 1_000_000);
                 if (client.Budget is { } budget)
                 {
                     Require(budget.Amount is > 0 and <= 1_000_000_000, path + ".budget.amount", "must be above 0, 1000000000 at most");
                     IsCurrency(path + ".budget.currency", budget.Currency);
                     Require(budget.Per is "day" or "month", path + ".budget.per", "expected day or month");
+                    Ratio(path + ".budget.warn_at", budget.WarnAt, zero: false);
                 }
             });
         }
@@ -452,6 +471,9 @@ public static partial class ConfigValidator
 
     [GeneratedRegex(@"^[a-z0-9_]{1,48}\z")]
     private static partial Regex Capability();
+
+    [GeneratedRegex(@"^[0-9a-f]{64}\z")]
+    private static partial Regex Sha256();
 
     [GeneratedRegex(@"^[A-Z]{3}\z")]
     private static partial Regex Currency();

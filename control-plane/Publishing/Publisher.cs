@@ -162,5 +162,5 @@ public sealed class Publisher(
     }
 
     private static IEnumerable<string> References(ConfigDocument document) =>
-        document.Instances.Select(instance => instance.ApiKey).OfType<string>().Concat(document.Clients.Select(client => client.Key)).Distinct();
+        document.Instances.Select(instance => instance.ApiKey).OfType<string>().Concat(document.Clients.Select(client => client.Key).OfType<string>()).Distinct();
 }

@@ -81,9 +81,9 @@ public static class SnapshotBuilder
         json.WriteStartArray("clients");
         foreach (var (at, client) in document.Clients.Index().OrderBy(entry => entry.Item.Name, StringComparer.Ordinal))
         {
-            var key = secret(client.Key);
-            if (key.Value is { } value) WriteClient(json, client, value);
-            else faults.Add(new ConfigFault($"clients[{at}].key", $"\"{client.Name}\" is left out: {key.Fault}"));
+            var key = client.Key is null ? default : secret(client.Key);
+            if (key.Fault is not null) faults.Add(new ConfigFault($"clients[{at}].key", client.Keys.Count == 0 ? $"\"{client.Name}\" is left out: {key.Fault}" : $"this key of \"{client.Name}\" is left out: {key.Fault}"));
+            if (key.Value is not null || client.Keys.Count > 0) WriteClient(json, client, key.Value);
         }
         json.WriteEndArray();
     }
@@ -183,12 +183,37 @@ public static class SnapshotBuilder
         json.WriteEndObject();
     }
 
-    private static void WriteClient(Utf8JsonWriter json, ClientConfig client, string key)
+    /// <summary>The sha256 of a client's key: all that nodes and the database know of it.</summary>
+    public static string HashOf(string key) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(key)));
+
+    private static void WriteClient(Utf8JsonWriter json, ClientConfig client, string? key)
     {
         json.WriteStartObject();
         json.WriteString("name", client.Name);
-        json.WriteString("key_sha256", Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(key))));
+        json.WriteStartArray("keys");
+        foreach (var (sha256, until) in key is null ? client.Keys : [new ClientKey(HashOf(key)), .. client.Keys])
+        {
+            json.WriteStartObject();
+            json.WriteString("sha256", sha256);
+            if (until is { } end) json.WriteNumber("until", UnixSeconds(end));
+            json.WriteEndObject();
+        }
+        json.WriteEndArray();
+        json.WriteBoolean("enabled", client.Enabled);
+        if (client.Expires is { } expires) json.WriteNumber("expires", UnixSeconds(expires));
         WriteStrings(json, "models", client.Models);
+        if (client.RequestsPerMinute is { } requests) json.WriteNumber("requests_per_minute", requests);
+        if (client.TokensPerMinute is { } tokens) json.WriteNumber("tokens_per_minute", tokens);
+        if (client.MaxConcurrent is { } atOnce) json.WriteNumber("max_concurrent", atOnce);
+        if (client.Budget is { } budget)
+        {
+            json.WriteStartObject("budget");
+            json.WriteNumber("amount", budget.Amount);
+            json.WriteString("currency", budget.Currency);
+            json.WriteString("per", budget.Per);
+            json.WriteNumber("warn_at", budget.WarnAt);
+            json.WriteEndObject();
+        }
         json.WriteEndObject();
     }
 
@@ -216,6 +241,8 @@ public static class SnapshotBuilder
         foreach (var value in values) json.WriteStringValue(value);
         json.WriteEndArray();
     }
+
+    private static long UnixSeconds(DateTime at) => new DateTimeOffset(at).ToUnixTimeSeconds();
 
     private static long Ms(TimeSpan time) => (long)Math.Round(time.TotalMilliseconds);
 

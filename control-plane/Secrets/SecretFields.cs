@@ -9,7 +9,7 @@ public static class SecretFields
     public static ConfigDocument Map(ConfigDocument document, Func<string, string> map) => document with
     {
         Instances = [.. document.Instances.Select(i => i.ApiKey is { } key ? i with { ApiKey = map(key) } : i)],
-        Clients = [.. document.Clients.Select(c => c with { Key = map(c.Key) })],
+        Clients = [.. document.Clients.Select(c => c.Key is { } key ? c with { Key = map(key) } : c)],
         Webhooks = [.. document.Webhooks.Select(w => w with { Url = map(w.Url) })],
     };
 
@@ -26,7 +26,10 @@ public static class SecretFields
 
         foreach (var (i, client) in document.Clients.Index())
         {
-            yield return ($"clients[{i}].key", client.Key);
+            if (client.Key is { } key)
+            {
+                yield return ($"clients[{i}].key", key);
+            }
         }
 
         foreach (var (i, webhook) in document.Webhooks.Index())

@@ -4,16 +4,19 @@
 --   GET  /status             revision, state, digest, workers; ?format=text for scripts
 --   GET  /stats              live numbers of instances and pools
 --   GET  /events?after=N     state changes, at most 1000 at a time
+--   PUT  /spending           this node's share of the clients' limits, what others have spent of their budgets → what was spent here
 --   POST /instances/{name}/_reset   close the breaker, end cooldown and block (an operator acts)
 --   ANY  /instances/{name}/… the door of that instance
 
 local cjson = require "cjson.safe"
 local breaker = require "evenkeel.breaker"
 local events = require "evenkeel.events"
+local limits = require "evenkeel.limits"
 local live = require "evenkeel.live"
 local balancer = require "evenkeel.balancer"
 local request_body = require "evenkeel.request_body"
 local slots = require "evenkeel.slots"
+local spending = require "evenkeel.spending"
 local snapshots = require "evenkeel.snapshot"
 local node = require "evenkeel.node"
 
@@ -108,7 +111,20 @@ local function list_events()
   return answer(200, { events = list, begin = begin, last = last, dropped = dropped })
 end
 
+-- {"share": 0.5, "born": 1764106899123, "clients": {"web-app": {"period": "2026-11", "others_nano": 1200}}}
+local function put_spending()
+  local told = cjson.decode(request_body.read())
+  local share = type(told) == "table" and told.share
+  if type(share) ~= "number" or share <= 0 or share > 1 or type(told.clients) ~= "table" then
+    return answer(422, { errors = { "a share above 0 and at most 1, and clients, are needed" } })
+  end
+  limits.set_share(share)
+  local snapshot = snapshots.current()
+  return answer(200, spending.exchange(snapshot and snapshot.clients or {}, told.clients, told.born, ngx.now()))
+end
+
 local ROUTES = {
+  ["PUT /spending"] = put_spending,
   ["PUT /snapshot"] = put_snapshot, ["GET /status"] = status, ["GET /stats"] = stats, ["GET /events"] = list_events,
 }
 

@@ -7,6 +7,7 @@ local errors = require "evenkeel.errors"
 ffi.cdef [[ unsigned char *SHA256(const unsigned char *d, size_t n, unsigned char *md); ]]
 
 local sub, find, lower, format = string.sub, string.find, string.lower, string.format
+local time = ngx.time
 
 local M = {}
 
@@ -22,7 +23,7 @@ function M.sha256(text)
   return table.concat(t)
 end
 
-local known, known_snapshot = {}, nil     -- key → client of this worker's snapshot: hashes once per key, not once per request
+local known, known_snapshot = {}, nil     -- key → its entry in this worker's snapshot: hashes once per key, not once per request
 
 --- The key in a request's headers, or nil. `Authorization` goes first; one that is not for us hides what `api-key` says.
 function M.key(authorization, api_key)
@@ -35,21 +36,28 @@ function M.key(authorization, api_key)
   return key ~= "" and key or nil
 end
 
---- The client of this request. Ends the request with 401 when it has none and must have one.
+local function refuse(code, message) return errors.send(401, code, message) end
+
+--- The client of this request. Ends the request with 401 when it has none and must have one, or one that may not call any more.
 --- @return client or nil (anonymous)
 function M.identify(snapshot, var)
   if known_snapshot ~= snapshot then known, known_snapshot = {}, snapshot end
-  if not next(snapshot.clients) and snapshot.anonymous then return nil end
+  if not next(snapshot.client_keys) and snapshot.anonymous then return nil end
   local authorization = var.http_authorization
   local key = M.key(authorization, not authorization and var.http_api_key or nil)
-  local client = key and known[key]
-  if key and client == nil then
-    client = #key <= 4096 and snapshot.clients[M.sha256(key)] or false
-    if client then known[key] = client end
+  local entry = key and known[key]
+  if key and entry == nil then
+    entry = #key <= 4096 and snapshot.client_keys[M.sha256(key)] or false
+    if entry then known[key] = entry end
   end
-  if client then return client end
+  if entry then
+    local client = entry.client
+    if client.enabled == false then return refuse("client_disabled", "This client is switched off.") end
+    if entry.ends and time() >= entry.ends then return refuse("api_key_expired", "The API key has expired.") end
+    return client
+  end
   if snapshot.anonymous then return nil end
-  return errors.send(401, "invalid_api_key", key and "The API key is not known here."
+  return refuse("invalid_api_key", key and "The API key is not known here."
     or "An API key is needed: send it as 'Authorization: Bearer KEY' or 'api-key: KEY'.")
 end
 

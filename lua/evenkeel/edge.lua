@@ -16,6 +16,7 @@ local clients = require "evenkeel.clients"
 local errors = require "evenkeel.errors"
 local escalation = require "evenkeel.escalation"
 local json_scan = require "evenkeel.json_scan"
+local limits = require "evenkeel.limits"
 local live = require "evenkeel.live"
 local pool_breaker = require "evenkeel.pool_breaker"
 local queue = require "evenkeel.queue"
@@ -43,6 +44,7 @@ local records, last_ref = {}, 0
 budget.use(ngx.shared.evenkeel_state)
 pool_breaker.use(ngx.shared.evenkeel_state)
 queue.use()
+limits.use(ngx.shared.evenkeel_state)
 answers.use(ngx.shared.evenkeel_answers)
 
 -- ---------------------------------------------------------------------------------------------------------------- access
@@ -151,11 +153,16 @@ function M.access()
   end
 
   local at = now()
+  local permit, refused
+  if client and client.limited then
+    permit, refused = limits.admit(client, info, #body, at)
+    if refused then return limits.refuse(refused) end
+  end
   local given = deadline_s(var)
   local stream = info.stream == true and kind ~= "embeddings"
   local req = {
     snapshot = snapshot, pool = pool, kind = kind, stream = stream, latency_kind = stream and "stream" or "json",
-    client = client, model = model, started = at, deadline = given and at + given or nil,
+    client = client, permit = permit, model = model, started = at, deadline = given and at + given or nil,
     attempts = 0, hops = 0, scan = info,
     usage = info.include_usage and 1 or (info.stream_options_s and 2 or 0),
     resume = stream and var.http_x_evenkeel_resume ~= "off",
@@ -472,6 +479,7 @@ function M.log()
   local req = ngx.ctx.ek or records[tonumber(ngx.var.ek_ref)]
   if not req then return end
   queue.leave(req)
+  if req.permit then limits.leave(req.permit) end
   local held = req.held
   if held then
     note(req, held.name, ngx.status == 499 and "client_gone" or (ngx.var.upstream_http_x_ek_outcome or "ok"))

@@ -36,7 +36,7 @@ function M.init(options)
   snapshot.use(ngx.shared.evenkeel_snapshot, M.prefix .. "snapshot.json", options.doors)
   require("evenkeel.live").use(ngx.shared.evenkeel_state)
   require("evenkeel.slots").use(ngx.shared.evenkeel_state, "init")
-  for _, module in ipairs { "edge", "adapter", "admin", "balancer", "hosts", "resume", "queue", "budget", "answers" } do
+  for _, module in ipairs { "edge", "adapter", "admin", "balancer", "hosts", "resume", "queue", "budget", "answers", "limits" } do
     require("evenkeel." .. module)
   end
   require("evenkeel.hosts").load()

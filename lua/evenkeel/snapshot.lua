@@ -7,6 +7,7 @@
 -- whole snapshot or nothing. A request keeps the one it began with. The last good one is on disk (0600) for the next start.
 
 local cjson = require "cjson.safe"
+local limits = require "evenkeel.limits"
 local live = require "evenkeel.live"
 local snapshot_check = require "evenkeel.snapshot_check"
 
@@ -106,9 +107,14 @@ function M.compile(raw)
   end
   table.sort(snapshot.model_names)
   snapshot.anonymous = snapshot.gateway.anonymous ~= false
-  snapshot.clients = {}
+  snapshot.clients, snapshot.client_keys = {}, {}
   for _, client in ipairs(doc.clients or {}) do
-    snapshot.clients[client.key_sha256] = client
+    snapshot.clients[client.name] = client
+    limits.compile(client)
+    for _, key in ipairs(client.keys) do
+      local ends = math.min(key["until"] or math.huge, client.expires or math.huge)
+      snapshot.client_keys[key.sha256] = { client = client, ends = ends < math.huge and ends or nil }
+    end
     if client.models and #client.models > 0 then
       client.may = {}
       for _, model in ipairs(client.models) do client.may[model] = true end

@@ -83,7 +83,14 @@ local FALLBACK = {
 }
 local TIER = { { "name", NAME, true }, { "model", MODEL, true }, { "instances", ARRAY } }
 local CLIENT = {
-  { "name", NAME }, { "key_sha256", text("64 hexadecimal digits are needed", "^[0-9a-f]+$", 64, 64) }, { "models", ARRAY, true },
+  { "name", NAME }, { "keys", ARRAY }, { "enabled", BOOLEAN, true }, { "expires", NOT_NEGATIVE, true }, { "models", ARRAY, true },
+  { "requests_per_minute", POSITIVE, true }, { "tokens_per_minute", POSITIVE, true }, { "max_concurrent", COUNT, true },
+  { "budget", OBJECT, true },
+}
+local CLIENT_KEY = { { "sha256", text("64 hexadecimal digits are needed", "^[0-9a-f]+$", 64, 64) }, { "until", NOT_NEGATIVE, true } }
+local CLIENT_BUDGET = {
+  { "amount", POSITIVE }, { "currency", STRING }, { "per", one_of("day or month is needed", { day = true, month = true }) },
+  { "warn_at", SHARE, true }, { "rates", OBJECT, true },
 }
 
 -- -------------------------------------------------------------------------------------------------------------- the check
@@ -171,6 +178,8 @@ function M.faults(doc)
 
   elements("", doc, "clients", OBJECT, function(where, client)
     members(where, client, CLIENT)
+    inner(where, client, "budget", CLIENT_BUDGET)
+    elements(where, client, "keys", OBJECT, function(path, key) members(path, key, CLIENT_KEY) end)
     elements(where, client, "models", STRING, ignore)
   end)
   return faults

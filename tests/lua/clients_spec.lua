@@ -37,8 +37,8 @@ describe("the client of a request", function()
     package.loaded["evenkeel.clients"], package.loaded["evenkeel.errors"] = nil, nil
     clients = require "evenkeel.clients"
     answered = {}
-    snapshot = { anonymous = false, clients = {} }
-    if loaded then snapshot.clients[clients.sha256("sk-1")] = { name = "web-app" } end
+    snapshot = { anonymous = false, client_keys = {} }
+    if loaded then snapshot.client_keys[clients.sha256("sk-1")] = { client = { name = "web-app" } } end
   end)
 
   local function identify(authorization)
@@ -78,8 +78,26 @@ describe("the client of a request", function()
 
   test("is refused as soon as a new snapshot does not know the key any more", function()
     identify("Bearer sk-1")
-    snapshot = { anonymous = false, clients = { [clients.sha256("sk-3")] = { name = "other" } } }
+    snapshot = { anonymous = false, client_keys = { [clients.sha256("sk-3")] = { client = { name = "other" } } } }
     assert.is_nil(identify("Bearer sk-1"))
     assert.equal(401, answered.status)
+  end)
+
+  test("is refused when it is switched off, also where anonymous requests are allowed", function()
+    snapshot.anonymous = true
+    snapshot.client_keys[clients.sha256("sk-1")].client.enabled = false
+    assert.is_nil(identify("Bearer sk-1"))
+    assert.equal(401, answered.status)
+    assert.is_truthy(answered.body:find("client_disabled", 1, true))
+  end)
+
+  test("is refused from the second on in which its key ends, though the key was known until then", function()
+    snapshot.client_keys[clients.sha256("sk-1")].ends = ngx.time() + 10
+    assert.equal("web-app", identify("Bearer sk-1").name)
+    ngx.clock:pass(9)
+    assert.equal("web-app", identify("Bearer sk-1").name)
+    ngx.clock:pass(1)
+    assert.is_nil(identify("Bearer sk-1"))
+    assert.is_truthy(answered.body:find("api_key_expired", 1, true))
   end)
 end)

@@ -254,8 +254,11 @@ describe("a snapshot", function()
       { "a fallback that is a text", function(doc) doc.pools[1].fallback = "sorry" end, "pools[0].fallback: " },
       { "a default response that is none", function(doc) doc.pools[1].fallback.default_response = {} end,
         "pools[0].fallback.default_response: " },
-      { "a client without key", function(doc) doc.clients[1].key_sha256 = nil end, "clients[0].key_sha256: " },
-      { "a client with its key in clear", function(doc) doc.clients[1].key_sha256 = "sk-secret" end, "clients[0].key_sha256: " },
+      { "a client without key", function(doc) doc.clients[1].keys = nil end, "clients[0].keys: " },
+      { "a client with its key in clear", function(doc) doc.clients[1].keys[1].sha256 = "sk-secret" end,
+        "clients[0].keys[0].sha256: " },
+      { "a budget of nothing", function(doc) doc.clients[1].budget = { amount = 0, currency = "USD", per = "day" } end,
+        "clients[0].budget.amount: " },
       { "a client that is a text", function(doc) doc.clients[1] = "web-app" end, "clients[0]: " },
       { "a client's models that are a text", function(doc) doc.clients[1].models = "all" end, "clients[0].models: " },
     } do
