@@ -13,6 +13,7 @@ using Evenkeel.Pools;
 using Evenkeel.Publishing;
 using Evenkeel.Revisions;
 using Evenkeel.Secrets;
+using Evenkeel.Telemetry;
 using Microsoft.AspNetCore.Connections;
 using Npgsql;
 
@@ -57,6 +58,7 @@ try
     builder.Services.AddPublishing();
     builder.Services.AddHealth();
     builder.Services.AddIncidents();
+    builder.Services.AddTelemetry();
 
     builder.Services.ConfigureHttpJsonOptions(json => ConfigJson.Configure(json.SerializerOptions));
     builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = false);   // a 400 everywhere, not a fault
@@ -91,6 +93,7 @@ try
     app.MapNodes();
     app.MapInstanceHealth();
     app.MapIncidents();
+    app.MapTelemetry();
 
     var database = app.Services.GetRequiredService<NpgsqlDataSource>();
     var stopping = app.Lifetime.ApplicationStopping;

@@ -21,10 +21,29 @@ public sealed record ConfigDocument
 /// <param name="Listen">Address and port of the edge.</param>
 /// <param name="Workers">nginx worker processes; null means one per core ("auto").</param>
 /// <param name="Anonymous">Null: true as long as no client exists.</param>
+/// <param name="RevenuePerHour">What an hour of the gateway's service is worth; null: nobody says.</param>
+/// <param name="ExchangeRates">What one unit of each currency is worth, all in one of them (which is listed with 1).</param>
+/// <param name="Retention">Null: the defaults.</param>
 public sealed record GatewayConfig(
     string Listen = "127.0.0.1:8080",
     [property: JsonConverter(typeof(AutoConverter)), JsonIgnore(Condition = JsonIgnoreCondition.Never)] int? Workers = null,
-    bool? Anonymous = null);
+    bool? Anonymous = null,
+    MoneyConfig? RevenuePerHour = null,
+    IReadOnlyDictionary<string, decimal>? ExchangeRates = null,
+    RetentionConfig? Retention = null);
+
+public sealed record MoneyConfig(decimal Amount, string Currency = "USD");
+
+/// <summary>How long telemetry is kept, by the stretch of time that one row stands for.</summary>
+public sealed record RetentionConfig
+{
+    public TimeSpan TenSeconds { get; init; } = TimeSpan.FromHours(6);
+    public TimeSpan Minutes { get; init; } = TimeSpan.FromDays(7);
+    public TimeSpan Hours { get; init; } = TimeSpan.FromDays(90);
+    public TimeSpan Days { get; init; } = TimeSpan.FromDays(800);
+    /// <summary>Single requests.</summary>
+    public TimeSpan Traces { get; init; } = TimeSpan.FromDays(7);
+}
 
 /// <summary>One provider endpoint.</summary>
 public sealed record InstanceConfig

@@ -99,6 +99,10 @@ internal sealed class ConfigMap
             ? d / 1.0000000000000000000000000000m
             : null);
 
+    /// <summary>Every key with its number; null when there is none.</summary>
+    public IReadOnlyDictionary<string, decimal>? Decimals() =>
+        IsEmpty ? null : _values.Keys.Order(StringComparer.Ordinal).ToDictionary(key => key, key => Decimal(key) ?? 0);
+
     public TimeSpan Duration(string key, TimeSpan otherwise)
     {
         var reason = "";

@@ -62,9 +62,37 @@ public static partial class ConfigReader
         var gateway = new GatewayConfig(
             map.Text("listen") ?? otherwise.Listen,
             map.IntegerOr("auto", "workers", otherwise.Workers),
-            map.Boolean("anonymous"));
+            map.Boolean("anonymous"),
+            Money(map.Map("revenue_per_hour")),
+            map.Map("exchange_rates").Decimals(),
+            Retention(map.Map("retention")));
         map.RefuseUnknownKeys();
         return gateway;
+    }
+
+    private static MoneyConfig? Money(ConfigMap map)
+    {
+        if (map.IsEmpty) return null;
+        map.Require("amount");
+        var money = new MoneyConfig(map.Decimal("amount") ?? 0, map.Text("currency") ?? "USD");
+        map.RefuseUnknownKeys();
+        return money;
+    }
+
+    private static RetentionConfig? Retention(ConfigMap map)
+    {
+        if (map.IsEmpty) return null;
+        var otherwise = new RetentionConfig();
+        var retention = new RetentionConfig
+        {
+            TenSeconds = map.Duration("ten_seconds", otherwise.TenSeconds),
+            Minutes = map.Duration("minutes", otherwise.Minutes),
+            Hours = map.Duration("hours", otherwise.Hours),
+            Days = map.Duration("days", otherwise.Days),
+            Traces = map.Duration("traces", otherwise.Traces),
+        };
+        map.RefuseUnknownKeys();
+        return retention;
     }
 
     private static InstanceConfig Instance(ConfigMap map)

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text.Json;
 
 namespace Evenkeel.Config;
 
@@ -11,10 +12,27 @@ internal sealed record GatewayRow
     public string Listen { get; init; } = "";
     public int? Workers { get; init; }
     public bool? Anonymous { get; init; }
+    public decimal? RevenueAmount { get; init; }
+    public string? RevenueCurrency { get; init; }
+    public string? ExchangeRates { get; init; }   // JSON
+    public string? Retention { get; init; }       // JSON
 
-    public static GatewayRow Of(GatewayConfig g) => new() { Listen = g.Listen, Workers = g.Workers, Anonymous = g.Anonymous };
+    public static GatewayRow Of(GatewayConfig g) => new()
+    {
+        Listen = g.Listen,
+        Workers = g.Workers,
+        Anonymous = g.Anonymous,
+        RevenueAmount = g.RevenuePerHour?.Amount,
+        RevenueCurrency = g.RevenuePerHour?.Currency,
+        ExchangeRates = g.ExchangeRates is null ? null : JsonSerializer.Serialize(g.ExchangeRates, ConfigJson.Options),
+        Retention = g.Retention is null ? null : JsonSerializer.Serialize(g.Retention, ConfigJson.Options),
+    };
 
-    public GatewayConfig ToConfig() => new(Listen, Workers, Anonymous);
+    public GatewayConfig ToConfig() => new(
+        Listen, Workers, Anonymous,
+        RevenueAmount is { } amount ? new MoneyConfig(amount, RevenueCurrency!) : null,
+        ExchangeRates is null ? null : JsonSerializer.Deserialize<Dictionary<string, decimal>>(ExchangeRates, ConfigJson.Options),
+        Retention is null ? null : JsonSerializer.Deserialize<RetentionConfig>(Retention, ConfigJson.Options));
 }
 
 internal sealed record InstanceRow

@@ -55,6 +55,28 @@ public static partial class ConfigValidator
             var gateway = document.Gateway;
             Require(ListenFault(gateway.Listen) is null, "gateway.listen", ListenFault(gateway.Listen) ?? "");
             Between("gateway.workers", gateway.Workers ?? 1, 1, 256);
+            if (gateway.RevenuePerHour is { } revenue)
+            {
+                Between("gateway.revenue_per_hour.amount", revenue.Amount, 0, 1_000_000_000);
+                IsCurrency("gateway.revenue_per_hour.currency", revenue.Currency);
+            }
+
+            AtMost("gateway.exchange_rates", gateway.ExchangeRates?.Count ?? 0, 50, "currencies");
+            foreach (var (currency, rate) in gateway.ExchangeRates ?? new Dictionary<string, decimal>())
+            {
+                IsCurrency($"gateway.exchange_rates.{Units.Shown(currency)}", currency);
+                Require(rate is >= 0.000001m and <= 1_000_000, $"gateway.exchange_rates.{Units.Shown(currency)}", "must be between 0.000001 and 1000000");
+            }
+
+            if (gateway.Retention is { } kept)
+            {
+                var tenYears = TimeSpan.FromDays(3_660);
+                Between("gateway.retention.ten_seconds", kept.TenSeconds, TimeSpan.FromHours(2), tenYears);
+                Between("gateway.retention.minutes", kept.Minutes, kept.TenSeconds, tenYears);
+                Between("gateway.retention.hours", kept.Hours, kept.Minutes, tenYears);
+                Between("gateway.retention.days", kept.Days, kept.Hours, tenYears);
+                Between("gateway.retention.traces", kept.Traces, s_hour, tenYears);
+            }
         }
 
         public void Instances()

@@ -6,6 +6,7 @@ using Evenkeel.Config;
 using Evenkeel.Health;
 using Evenkeel.Incidents;
 using Evenkeel.Nodes;
+using Evenkeel.Telemetry;
 
 namespace Evenkeel.Publishing;
 
@@ -31,7 +32,8 @@ public sealed class NodeAdmin : IDisposable
     private static readonly TimeSpan PushTimeout = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan StatusTimeout = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan EventsTimeout = TimeSpan.FromSeconds(5);
-    private const int AnswerMaxBytes = 4 * 1024 * 1024;
+    private static readonly TimeSpan TelemetryTimeout = TimeSpan.FromSeconds(10);
+    private const int AnswerMaxBytes = 32 * 1024 * 1024;   // 20,000 series
     private const int DoorAnswerMaxBytes = 64 * 1024;
 
     private readonly HttpClient http;
@@ -86,6 +88,30 @@ public sealed class NodeAdmin : IDisposable
         try
         {
             return JsonSerializer.Deserialize<NodeEvents>(body.Replace("\\u0000", "\\u0020"), ConfigJson.Options);   // PostgreSQL holds no NUL
+        }
+        catch (JsonException)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>Counters that changed after a number; null: the node did not say.</summary>
+    public Task<NodeTelemetry?> TelemetryAsync(string adminUrl, long after, CancellationToken cancel) => ReadAsync<NodeTelemetry>($"{adminUrl.TrimEnd('/')}/telemetry?after={after}", TelemetryTimeout, cancel);
+
+    /// <summary>Requests after a number, at most 1000; null: the node did not say.</summary>
+    public Task<NodeTraces?> TracesAsync(string adminUrl, long after, CancellationToken cancel) => ReadAsync<NodeTraces>($"{adminUrl.TrimEnd('/')}/traces?after={after}", TelemetryTimeout, cancel);
+
+    /// <summary>Live numbers; null: the node did not say.</summary>
+    public Task<NodeStats?> StatsAsync(string adminUrl, CancellationToken cancel) => ReadAsync<NodeStats>(adminUrl.TrimEnd('/') + "/stats", StatusTimeout, cancel);
+
+    private async Task<T?> ReadAsync<T>(string url, TimeSpan timeout, CancellationToken cancel) where T : class
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Get, url);
+        var (status, body, _) = await SendAsync(request, timeout, cancel);
+        if (status != HttpStatusCode.OK) return null;
+        try
+        {
+            return JsonSerializer.Deserialize<T>(body.Replace("\\u0000", "\\u0020"), NodeTelemetry.Options);   // PostgreSQL holds no NUL
         }
         catch (JsonException)
         {

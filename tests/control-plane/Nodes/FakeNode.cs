@@ -41,6 +41,11 @@ internal sealed class FakeNode : IAsyncDisposable
     /// <summary>What GET /events answers.</summary>
     public Func<long, string> Events { get; set; } = _ => """{"events":[],"begin":0,"last":0,"dropped":0}""";
 
+    /// <summary>What GET /telemetry, GET /traces and GET /stats answer.</summary>
+    public Func<long, string> Telemetry { get; set; } = _ => """{"seq":0,"series":[]}""";
+    public Func<long, string> Traces { get; set; } = _ => """{"traces":[],"begin":0,"last":0,"dropped":0,"sampled_out":0}""";
+    public Func<string> Stats { get; set; } = () => """{"instances":{},"pools":{}}""";
+
     /// <summary>A worker that drains after a reload: alive, silent, and of the past.</summary>
     public bool HasDrainingWorker { get; set; }
 
