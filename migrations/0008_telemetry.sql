@@ -6,7 +6,7 @@ create table telemetry_series (
     id integer generated always as identity primary key,
     family text not null check (family in ('request', 'attempt', 'usage')),
     pool text not null, instance text not null, client text not null, model text not null, kind text not null, mode text not null,
-    tier smallint not null, outcome text not null, traffic text not null, waste text not null, currency text not null,
+    tier smallint not null /* -1: none */, outcome text not null, traffic text not null, waste text not null, currency text not null,
     last_day date not null default (now() at time zone 'UTC')::date,
     unique (family, pool, instance, client, model, kind, mode, tier, outcome, traffic, waste, currency)
 );
@@ -52,8 +52,8 @@ create table telemetry_trace (
     id bigint not null default nextval('telemetry_trace_id'),
     at timestamptz not null,
     node text not null, request_id text not null, client text not null, pool text not null, model text not null, kind text not null, mode text not null,
-    status integer not null, outcome text not null, tier smallint not null, degraded boolean not null,
-    duration_ms double precision not null, queued_ms double precision not null, reason text, revision bigint not null,
+    status integer not null, outcome text not null, tier smallint, degraded boolean not null,
+    duration_ms double precision not null, queued_ms double precision not null, first_token_ms double precision, reason text, revision bigint not null,
     instances text[] not null,      -- tried, in this order
     failed text[] not null,         -- those among them that failed
     attempts jsonb not null

@@ -33,7 +33,7 @@ public sealed class NodeAdmin : IDisposable
     private static readonly TimeSpan StatusTimeout = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan EventsTimeout = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan TelemetryTimeout = TimeSpan.FromSeconds(10);
-    private const int AnswerMaxBytes = 32 * 1024 * 1024;   // 20,000 series
+    private const int AnswerMaxBytes = 4 * 1024 * 1024;
     private const int DoorAnswerMaxBytes = 64 * 1024;
 
     private readonly HttpClient http;
@@ -95,8 +95,9 @@ public sealed class NodeAdmin : IDisposable
         }
     }
 
-    /// <summary>Counters that changed after a number; null: the node did not say.</summary>
-    public Task<NodeTelemetry?> TelemetryAsync(string adminUrl, long after, CancellationToken cancel) => ReadAsync<NodeTelemetry>($"{adminUrl.TrimEnd('/')}/telemetry?after={after}", TelemetryTimeout, cancel);
+    /// <summary>One page of the counters that changed after a number; from 0 is the first page. Null: the node did not say.</summary>
+    public Task<NodeTelemetry?> TelemetryAsync(string adminUrl, long after, long from, CancellationToken cancel) =>
+        ReadAsync<NodeTelemetry>($"{adminUrl.TrimEnd('/')}/telemetry?after={after}{(from > 0 ? $"&from={from}" : "")}", TelemetryTimeout, cancel);
 
     /// <summary>Requests after a number, at most 1000; null: the node did not say.</summary>
     public Task<NodeTraces?> TracesAsync(string adminUrl, long after, CancellationToken cancel) => ReadAsync<NodeTraces>($"{adminUrl.TrimEnd('/')}/traces?after={after}", TelemetryTimeout, cancel);

@@ -16,6 +16,8 @@ public sealed record NodeTelemetry
     public NodeBounds BoundsS { get; init; } = new();
     public IReadOnlyList<NodeSeries> Series { get; init; } = [];
     public long DroppedSeries { get; init; }
+    /// <summary>There is more: where to go on.</summary>
+    public long? Next { get; init; }
 
     private sealed class WholeNumberConverter : JsonConverter<long>
     {
@@ -123,7 +125,7 @@ public sealed record SeriesLabels
     public string Model { get; init; } = "";
     public string Kind { get; init; } = "";
     public string Mode { get; init; } = "";
-    public short Tier { get; init; }
+    public short? Tier { get; init; }
     public string Outcome { get; init; } = "";
     public string Traffic { get; init; } = "";
     public string Waste { get; init; } = "";
@@ -152,10 +154,11 @@ public sealed record NodeTrace
     public string? Mode { get; init; }
     public int Status { get; init; }
     public string? Outcome { get; init; }
-    public short Tier { get; init; }
+    public short? Tier { get; init; }
     public bool Degraded { get; init; }
     public double DurationMs { get; init; }
     public double QueuedMs { get; init; }
+    public double? FirstTokenMs { get; init; }
     public string? Reason { get; init; }
     public long Revision { get; init; }
     public IReadOnlyList<TraceAttempt> Attempts { get; init; } = [];
@@ -172,6 +175,6 @@ public sealed record TraceAttempt
     public double? FirstTokenMs { get; init; }
     public int? Of { get; init; }
     public double? LiveWeight { get; init; }
-    /// <summary>It continued another attempt's cut stream.</summary>
-    public bool? Resumed { get; init; }
+    /// <summary>How it continued another attempt's cut stream: prefix or restart; null: it did not.</summary>
+    public string? Way { get; init; }
 }

@@ -195,10 +195,11 @@ public sealed class TelemetryQueries(NpgsqlDataSource database)
         public string Mode { get; init; } = "";
         public int Status { get; init; }
         public string Outcome { get; init; } = "";
-        public short Tier { get; init; }
+        public short? Tier { get; init; }
         public bool Degraded { get; init; }
         public double DurationMs { get; init; }
         public double QueuedMs { get; init; }
+        public double? FirstTokenMs { get; init; }
         public string? Reason { get; init; }
         public long Revision { get; init; }
         public string Attempts { get; init; } = "[]";
@@ -220,6 +221,7 @@ public sealed class TelemetryQueries(NpgsqlDataSource database)
             Degraded = Degraded,
             DurationMs = DurationMs,
             QueuedMs = QueuedMs,
+            FirstTokenMs = FirstTokenMs,
             Reason = Reason,
             Revision = Revision,
             Attempts = JsonSerializer.Deserialize<IReadOnlyList<TraceAttempt>>(Attempts, ConfigJson.Options) ?? [],
@@ -227,7 +229,7 @@ public sealed class TelemetryQueries(NpgsqlDataSource database)
     }
 
     private const string TraceColumns =
-        "id, at, node, request_id, client, pool, model, kind, mode, status, outcome, tier, degraded, duration_ms, queued_ms, reason, revision, attempts::text as attempts";
+        "id, at, node, request_id, client, pool, model, kind, mode, status, outcome, tier, degraded, duration_ms, queued_ms, first_token_ms, reason, revision, attempts::text as attempts";
 
     private const string TracesSql = $"""
         select {TraceColumns} from telemetry_trace

@@ -33,9 +33,32 @@ public static class TelemetrySetup
 public sealed class TelemetryDrain(TelemetryStore store, NodeStore nodes, NodeAdmin admin, ILogger<TelemetryDrain> log)
 {
     private const int PortionsAtOnce = 20;
+    private const int MostPages = 50;
 
     public async Task RunAsync(CancellationToken cancel) =>
         await Task.WhenAll((await nodes.ListAsync(cancel)).Where(node => node.Live).Select(node => DrainAsync(node, cancel)));
+
+    // All pages as one answer: it is as old as its first page, and a series that comes twice is as its last page has it.
+    private async Task<NodeTelemetry?> TelemetryAsync(Node node, long after, CancellationToken cancel)
+    {
+        var first = await admin.TelemetryAsync(node.AdminUrl, after, 0, cancel);
+        if (first?.Seq < after)
+        {
+            // The node's clock was set back.
+            after = 0;
+            first = await admin.TelemetryAsync(node.AdminUrl, after, 0, cancel);
+        }
+        if (first is not { Next: { } next }) return first;
+        var series = first.Series.ToList();
+        for (var page = 1; page < MostPages; page++)
+        {
+            if (await admin.TelemetryAsync(node.AdminUrl, after, next, cancel) is not { } more || !more.BoundsS.Long.SequenceEqual(first.BoundsS.Long)) return null;
+            series.AddRange(more.Series);
+            if (more.Next is not { } further) return first with { Series = series };
+            next = further;
+        }
+        return null;
+    }
 
     private async Task DrainAsync(Node node, CancellationToken cancel)
     {
@@ -45,11 +68,10 @@ public sealed class TelemetryDrain(TelemetryStore store, NodeStore nodes, NodeAd
             {
                 var cursor = await store.CursorAsync(node.Name, cancel);
                 var traces = await admin.TracesAsync(node.AdminUrl, cursor.TraceNumber, cancel);
-                // Another life of the node: all of it from the beginning, as its numbers may lie below the cursor.
+                // Another life of the ring: from its beginning, as its numbers may lie below the cursor.
                 var isAnew = traces is not null && traces.Begin != cursor.TraceLife;
                 if (isAnew) traces = await admin.TracesAsync(node.AdminUrl, 0, cancel);
-                var telemetry = portion == 0 ? await admin.TelemetryAsync(node.AdminUrl, isAnew ? 0 : cursor.Seq, cancel) : null;
-                if (!isAnew && telemetry?.Seq < cursor.Seq) telemetry = await admin.TelemetryAsync(node.AdminUrl, 0, cancel);
+                var telemetry = portion == 0 ? await TelemetryAsync(node, cursor.Seq, cancel) : null;
 
                 var isNews = telemetry is { Series.Count: > 0 } || traces is { Traces.Count: > 0 } || isAnew;
                 if (!isNews || !await store.KeepAsync(node.Name, cursor, telemetry, traces, cancel)) return;

@@ -89,13 +89,13 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
 
     // A node whose clock is far off would write where no partition is.
     private const string TracesSql = """
-        insert into telemetry_trace (at, node, request_id, client, pool, model, kind, mode, status, outcome, tier, degraded, duration_ms, queued_ms, reason, revision, instances, failed, attempts)
+        insert into telemetry_trace (at, node, request_id, client, pool, model, kind, mode, status, outcome, tier, degraded, duration_ms, queued_ms, first_token_ms, reason, revision, instances, failed, attempts)
         select greatest(least(to_timestamp(t.at), now() + interval '1 hour'), now() - interval '1 day'), @node, left(t.request_id, 200), left(coalesce(t.client, ''), 200), left(coalesce(t.pool, ''), 200),
             left(coalesce(t.model, ''), 200), left(coalesce(t.kind, ''), 48), left(coalesce(t.mode, ''), 48), t.status, left(coalesce(t.outcome, ''), 48), t.tier, t.degraded,
-            t.duration_ms, t.queued_ms, left(t.reason, 500), t.revision,
+            t.duration_ms, t.queued_ms, t.first_token_ms, left(t.reason, 500), t.revision,
             array(select a ->> 'instance' from jsonb_array_elements(t.attempts) a), array(select a ->> 'instance' from jsonb_array_elements(t.attempts) a where outcome_is_failure(a ->> 'outcome')), t.attempts
         from jsonb_to_recordset(@traces::jsonb) as t(id bigint, at float8, request_id text, client text, pool text, model text, kind text, mode text, status integer, outcome text, tier smallint,
-            degraded boolean, duration_ms float8, queued_ms float8, reason text, revision bigint, attempts jsonb)
+            degraded boolean, duration_ms float8, queued_ms float8, first_token_ms float8, reason text, revision bigint, attempts jsonb)
         order by t.id
         """;
 
@@ -153,7 +153,7 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
 
         async Task AddAsync(NodeTelemetry told, Dictionary<int, NodeSeries> before)
         {
-            var read = told.Series.Select(series => (Id: ids[KeyOf(series)].Id, Series: series)).DistinctBy(row => row.Id).OrderBy(row => row.Id).ToList();
+            var read = told.Series.Select(series => (Id: ids[KeyOf(series)].Id, Series: series)).GroupBy(row => row.Id, (_, same) => same.Last()).OrderBy(row => row.Id).ToList();
             var added = read.Select(row => (row.Id, Delta: row.Series.Since(before.GetValueOrDefault(row.Id)))).Where(row => !row.Delta.AddsNothing).ToList();
             var at = TelemetryWindow.Floor(now, 10);
             var calls = added.Where(row => row.Delta.Family != "usage").ToList();
@@ -250,7 +250,7 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
             Model = Model,
             Kind = Kind,
             Mode = Mode,
-            Tier = Tier,
+            Tier = Tier < 0 ? null : Tier,
             Outcome = Outcome,
             Traffic = Traffic,
             Waste = Waste,
@@ -285,7 +285,7 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
             key.Labels.Model,
             key.Labels.Kind,
             key.Labels.Mode,
-            key.Labels.Tier,
+            Tier = key.Labels.Tier ?? -1,
             key.Labels.Outcome,
             key.Labels.Traffic,
             key.Labels.Waste,

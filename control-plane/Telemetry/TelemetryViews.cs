@@ -101,11 +101,13 @@ public sealed record TraceView
     public required string Mode { get; init; }
     public required int Status { get; init; }
     public required string Outcome { get; init; }
-    /// <summary>Of the answer; 0: none of them.</summary>
-    public required int Tier { get; init; }
+    /// <summary>That the answer came from; 0: a stale one; absent: from none.</summary>
+    public int? Tier { get; init; }
     public required bool Degraded { get; init; }
     public required double DurationMs { get; init; }
     public required double QueuedMs { get; init; }
+    public double? FirstTokenMs { get; init; }
+    /// <summary>Why nobody was asked any more.</summary>
     public string? Reason { get; init; }
     public required long Revision { get; init; }
     public required IReadOnlyList<TraceAttempt> Attempts { get; init; }

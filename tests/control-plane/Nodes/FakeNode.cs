@@ -42,7 +42,7 @@ internal sealed class FakeNode : IAsyncDisposable
     public Func<long, string> Events { get; set; } = _ => """{"events":[],"begin":0,"last":0,"dropped":0}""";
 
     /// <summary>What GET /telemetry, GET /traces and GET /stats answer.</summary>
-    public Func<long, string> Telemetry { get; set; } = _ => """{"seq":0,"series":[]}""";
+    public Func<long, long, string> Telemetry { get; set; } = (_, _) => """{"seq":0,"series":[]}""";
     public Func<long, string> Traces { get; set; } = _ => """{"traces":[],"begin":0,"last":0,"dropped":0,"sampled_out":0}""";
     public Func<string> Stats { get; set; } = () => """{"instances":{},"pools":{}}""";
 
@@ -66,6 +66,9 @@ internal sealed class FakeNode : IAsyncDisposable
         app.MapGet("/status", () => Results.Json(node.Status()));
         app.Map("/instances/{name}/{**rest}", (Delegate)node.KnockAsync);
         app.MapGet("/events", (long after) => Results.Content(node.Events(after), "application/json"));
+        app.MapGet("/telemetry", (long after, long? from) => Results.Content(node.Telemetry(after, from ?? 0), "application/json"));
+        app.MapGet("/traces", (long after) => Results.Content(node.Traces(after), "application/json"));
+        app.MapGet("/stats", () => Results.Content(node.Stats(), "application/json"));
         await app.StartAsync();
         return node;
     }
