@@ -3,7 +3,7 @@
 -- Promises: exact, not heuristic: the whole JSON is checked and only the real members count, whatever the text of an answer looks like;
 -- an object that holds a member read here twice is ambiguous and counts as broken; nothing is allocated.
 --
---   classify(data) -> kind, info
+--   classify(data, length) -> kind, info       data: a string, or a pointer to `length` bytes that a zero byte follows
 --     done       [DONE]
 --     broken     not a JSON object; info.words and info.at say why
 --     error      a top-level error that is not empty (null, false, 0, "", {} and [] are, as for OpenAI's own client)
@@ -16,18 +16,20 @@
 --   choice(k) -> index, content_s, content_e, reasoning_s, reasoning_e, finish_s, finish_e      the k-th choice, 1 <= k <= info.choices
 --   decode_string(data, s, e) -> the text of a range
 --
--- info is one table, and with choice() valid until the next classify: use it before yielding. Ranges are as in string.sub, strings with
--- their quotes; false: absent, null or of another type.
+-- info is one table, and with choice() valid until the next classify: use it before yielding, while the data is there. Ranges are as in
+-- string.sub, strings with their quotes; false: absent, null or of another type.
 --   choices                        how many there are
 --   has_content, has_finish, has_usage, has_tool_calls    over all choices; any of them may come together
 --   id_s/_e created_s/_e model_s/_e usage_s/_e error_s/_e
 --   index, content_s/_e, reasoning_s/_e, finish_s/_e      of the first choice; content is text for completions. An empty finish_reason
 --                                                         is none: some providers send it with every token
 
+local ffi = require("ffi")
 local json_text = require("evenkeel.json_text")
 local json_walk = require("evenkeel.json_walk")
 
-local walk, byte, sub, match, tonumber = json_walk.walk, string.byte, string.sub, string.match, tonumber
+local walk, match, tonumber = json_walk.walk, string.match, tonumber
+local cast, ffi_string, bytes_t = ffi.cast, ffi.string, ffi.typeof("const uint8_t *")
 
 local ID, CREATED, MODEL, CHOICES, CHOICE, USAGE, ERROR = 2, 3, 4, 5, 6, 7, 8
 local INDEX, FINISH_REASON, DELTA, TEXT, CONTENT, REASONING_CONTENT, REASONING = 9, 10, 11, 12, 13, 14, 15
@@ -78,25 +80,29 @@ local function new_info()
 end
 local info = new_info()
 local no_info = new_info() -- of [DONE] and of what is broken
-local text -- what classify was given last
+local bytes -- what classify was given last
+
+local function number(slot)
+  return tonumber(ffi_string(bytes + from[slot] - 1, to[slot] - from[slot] + 1))
+end
 
 -- Does a value say anything: neither absent nor null, false, 0, "", [] or {}?
 local function says(slot)
   local at = from[slot]
   if at == 0 then return false end
-  local c = byte(text, at)
+  local c = bytes[at - 1]
   if c == NULL or c == FALSE then return false end
   if c == QUOTE then return to[slot] > at + 1 end
   if c == OPEN_BRACE or c == OPEN_BRACKET then
     at = at + 1
-    while byte(text, at) <= 32 do at = at + 1 end
+    while bytes[at - 1] <= 32 do at = at + 1 end
     return at < to[slot]
   end
-  return c == TRUE or tonumber(sub(text, at, to[slot])) ~= 0
+  return c == TRUE or number(slot) ~= 0
 end
 
 local function is_string(slot)
-  return from[slot] ~= 0 and byte(text, from[slot]) == QUOTE
+  return from[slot] ~= 0 and bytes[from[slot] - 1] == QUOTE
 end
 
 local function string_range(slot)
@@ -111,7 +117,7 @@ local function choice(row)
   if not is_string(reasoning) then reasoning = row + REASONING_CONTENT + OF_MESSAGE end
   if not is_string(reasoning) then reasoning = row + REASONING + OF_MESSAGE end
   local index = false
-  if from[row + INDEX] > 0 then index = tonumber(sub(text, from[row + INDEX], to[row + INDEX])) or false end
+  if from[row + INDEX] > 0 then index = number(row + INDEX) or false end
   local content_s, content_e = string_range(content)
   local reasoning_s, reasoning_e = string_range(reasoning)
   local finish_s, finish_e = false, false
@@ -139,23 +145,24 @@ local function note_choice(row)
   if says(row + FINISH_REASON) then info.has_finish = true end
 end
 
-function M.classify(data)
-  if byte(data) == OPEN_BRACKET and match(data, "^%[DONE%]%s*$") then
+function M.classify(data, length)
+  local p, n = cast(bytes_t, data), length or #data
+  if p[0] == OPEN_BRACKET and match(ffi_string(p, n), "^%[DONE%]%s*$") then
     no_info.words, no_info.at = false, false
     return "done", no_info
   end
-  local rows, words, at = walk(shape, data, MAX_DEPTH)
+  local rows, words, at = walk(shape, data, MAX_DEPTH, n)
   if not rows then
     info.choices, no_info.words, no_info.at = 0, words, at + 1
     return "broken", no_info
   end
-  text = data
+  bytes = p
   info.choices, info.has_content, info.has_finish, info.has_tool_calls = rows, false, false, false
   info.id_s, info.id_e = string_range(ID)
   info.model_s, info.model_e = string_range(MODEL)
   info.created_s, info.created_e = false, false
   if from[CREATED] > 0 then info.created_s, info.created_e = from[CREATED], to[CREATED] end
-  info.has_usage = from[USAGE] > 0 and byte(data, from[USAGE]) == OPEN_BRACE
+  info.has_usage = from[USAGE] > 0 and p[from[USAGE] - 1] == OPEN_BRACE
   info.usage_s, info.usage_e = false, false
   if info.has_usage then info.usage_s, info.usage_e = from[USAGE], to[USAGE] end
   info.index, info.content_s, info.content_e, info.reasoning_s, info.reasoning_e, info.finish_s, info.finish_e = choice(0)

@@ -14,6 +14,8 @@
 --     wrong with the head.
 --   reader:read() -> bytes | nil | nil, message       nil: the body is whole. "timeout" (read may be called again), "truncated"
 --                                                     (closed too early), the socket's own words, or what is wrong with it
+--   reader.in_slices = true                           for bodies that come in small pieces, much the same each (see sse: why no strings):
+--                                                    they are read by SLICE_BYTES. One that brings more at once is read at once.
 --   reader:reusable() -> may the connection be kept for another request?
 --   reader:close()                                    frees what undoes the encoding, when a body is not read to its end
 
@@ -23,6 +25,7 @@ local find, sub, byte, match, lower, tonumber = string.find, string.sub, string.
 local min = math.min
 
 local READ_BYTES = 65536
+local SLICE_BYTES, MOST_SLICES = 127, 4
 local MAX_HEAD_BYTES, MAX_LINE_BYTES, MAX_HEADERS = 65536, 16384, 100
 local MAX_CHUNK_LINE_BYTES, MAX_CHUNK_EXTRA_BYTES = 4096, 65536
 local MAX_LENGTH_DIGITS = 15 -- below 2^53
@@ -41,6 +44,7 @@ function M.new(sock, method, before)
     left = 0,                    -- bytes of the body or chunk to come
     extra_bytes = 0, extra_lines = 0, -- chunk extensions and trailers so far
     keepalive = false, inflate = nil, words = nil,
+    in_slices = false, slices = 0, -- full ones in a row
   }, Reader)
 end
 
@@ -55,10 +59,18 @@ local function bad(self, what)
   return fail(self, "could not read the answer: " .. what)
 end
 
+local function receive_some(self)
+  if not self.in_slices then return self.sock:receiveany(READ_BYTES) end
+  local slices = self.slices
+  local bytes, words = self.sock:receiveany(slices < MOST_SLICES and SLICE_BYTES or READ_BYTES)
+  self.slices = bytes and #bytes == SLICE_BYTES and slices < MOST_SLICES and slices + 1 or 0
+  return bytes, words
+end
+
 -- Waits for more bytes and puts them behind those that are there.
 local function receive(self)
   if self.before then self.before(self) end
-  local bytes, words = self.sock:receiveany(READ_BYTES)
+  local bytes, words = receive_some(self)
   if not bytes then return nil, words end
   local buffer, at = self.buffer, self.at
   self.buffer = at > #buffer and bytes or sub(buffer, at) .. bytes
@@ -219,18 +231,17 @@ function Reader:read_head()
   return head
 end
 
--- Up to `most` bytes that are there, or have just come.
+-- Up to `most` bytes that are there, or have just come: buffer[from .. to].
 local function take(self, most)
   if self.at > #self.buffer then
-    local bytes, words = self.sock:receiveany(READ_BYTES)
+    local bytes, words = receive_some(self)
     if not bytes then return nil, words end
-    if #bytes <= most then return bytes end
     self.buffer, self.at = bytes, 1
   end
-  local at = self.at
-  local last = min(#self.buffer, at + most - 1)
-  self.at = last + 1
-  return sub(self.buffer, at, last)
+  local from = self.at
+  local to = min(#self.buffer, from + most - 1)
+  self.at = to + 1
+  return from, to
 end
 
 -- The line of a chunk's size: the size.
@@ -250,11 +261,14 @@ local function read_chunked(self)
   while true do
     local state = self.state
     if state == "data" then
-      local bytes, words = take(self, self.left)
-      if not bytes then return nil, words end
-      self.left = self.left - #bytes
-      if self.left == 0 then self.state = "data_end" end
-      return bytes
+      local from, to = take(self, self.left)
+      if not from then return nil, to end
+      self.left = self.left - (to - from + 1)
+      if self.left == 0 then
+        self.state = "data_end"
+        if byte(self.buffer, to + 1) == 13 and byte(self.buffer, to + 2) == 10 then self.at, self.state = to + 3, "size" end
+      end
+      return from, to
     elseif state == "data_end" then
       local last, words = line_end(self, 2, "the end of a chunk")
       if not last then return nil, words end
@@ -284,41 +298,73 @@ local function read_raw(self)
   local state = self.state
   if state == "done" then return nil end
   if state == "length" then
-    local bytes, words = take(self, self.left)
-    if not bytes then return nil, words end
-    self.left = self.left - #bytes
+    local from, to = take(self, self.left)
+    if not from then return nil, to end
+    self.left = self.left - (to - from + 1)
     if self.left == 0 then self.state = "done" end
-    return bytes
+    return from, to
   end
   if state ~= "close" then return read_chunked(self) end
-  local bytes, words = take(self, READ_BYTES)
-  if bytes then return bytes end
-  if words ~= "closed" then return nil, words end
+  local from, to = take(self, READ_BYTES)
+  if from then return from, to end
+  if to ~= "closed" then return nil, to end
   self.state = "done"
   return nil
 end
 
-function Reader:read()
-  if self.words then return nil, self.words end
+local function whole_or_sub(text, from, to)
+  if from == 1 and to == #text then return text end
+  return sub(text, from, to)
+end
+
+-- What an encoded body says next.
+local function read_encoded(self)
   local encoded = self.inflate
   while true do
-    if encoded then
-      local text, words = encoded:next()
-      if text then return text end
-      if words then return fail(self, "could not read the answer: " .. words) end
-    end
-    local bytes, words = read_raw(self)
-    if not bytes then
-      if words == "timeout" then return nil, words end
-      if words then return fail(self, words == "closed" and "truncated" or words) end
-      if not encoded then return nil end
-      if not encoded.ended and encoded.bytes_in > 0 then return fail(self, "truncated") end
+    local text, words = encoded:next()
+    if text then return text, 1, #text end
+    if words then return fail(self, "could not read the answer: " .. words) end
+    local from, to = read_raw(self)
+    if from then
+      encoded:feed(whole_or_sub(self.buffer, from, to))
+    elseif to then
+      return nil, to
+    else
+      if not encoded.ended and encoded.bytes_in > 0 then return nil, "closed" end
       encoded:close()
       return nil
     end
-    if not encoded then return bytes end
-    encoded:feed(bytes)
   end
+end
+
+function Reader:read_range()
+  if self.words then return nil, self.words end
+  local text, from, to
+  if self.inflate then
+    text, from, to = read_encoded(self)
+    if text then return text, from, to end
+  else
+    from, to = read_raw(self)
+    if from then return self.buffer, from, to end
+    from = to
+  end
+  local words = from
+  if words == "timeout" or not words or self.words then return nil, words end
+  return fail(self, words == "closed" and "truncated" or words)
+end
+
+function Reader:read()
+  local text, from, to = self:read_range()
+  if not text then return nil, from end
+  return whole_or_sub(text, from, to)
+end
+
+function Reader:ready()
+  local at, last, state = self.at, #self.buffer, self.state
+  if at > last or self.words then return false end
+  if state == "data" or state == "length" or state == "close" then return true end
+  local line_last = state == "size" and find(self.buffer, "\n", at, true)
+  return line_last ~= nil and line_last ~= false and line_last < last
 end
 
 function Reader:reusable()

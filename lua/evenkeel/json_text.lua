@@ -1,7 +1,7 @@
 -- JSON strings, both ways.
 --
 --   decode_string(text, s, e) -> the text of the JSON string text[s..e], quotes included, which json_walk has accepted;
---                                half of a surrogate pair becomes U+FFFD
+--                                half of a surrogate pair becomes U+FFFD. text: a string, or a pointer to its first byte
 --   encode_string(text) -> `text` (UTF-8) as a JSON string, quotes included
 --   has_escape(p, from, to) -> is there a backslash in these bytes? (p: const uint8_t *, offsets from 0)
 --   hex4(p, i) -> the number that four hex digits make, or one below 0
@@ -12,7 +12,7 @@ local bit = require("bit")
 
 local band, bor, rshift, lshift = bit.band, bit.bor, bit.rshift, bit.lshift
 local cast, ffi_string = ffi.cast, ffi.string
-local sub, byte, find, gsub, char, format = string.sub, string.byte, string.find, string.gsub, string.char, string.format
+local byte, find, gsub, char, format = string.byte, string.find, string.gsub, string.char, string.format
 
 pcall(ffi.cdef, "void *memchr(const void *, int, size_t);")
 local C = ffi.C
@@ -101,7 +101,7 @@ end
 function M.decode_string(text, s, e)
   local p = cast(bytes_t, text)
   if has_escape(p, s, e - 1) then return unescape(p, s, e - 1) end
-  return sub(text, s + 1, e - 1)
+  return ffi_string(p + s, e - s - 1)
 end
 
 local encoded = { ['"'] = '\\"', ["\\"] = "\\\\", ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t", ["\b"] = "\\b", ["\f"] = "\\f" }

@@ -6,7 +6,8 @@
 -- strings is tested eight bytes at a time.
 --
 --   shape(tree) -> shape           what to look for, see below; made once, when a module loads
---   walk(shape, text, depth) -> rows | nil, words, offset (0-based)
+--   walk(shape, text, depth, text_bytes) -> rows | nil, words, offset (0-based)
+--     text is a string, or a pointer to `text_bytes` bytes that a zero byte follows
 --     shape.from[row * shape.fields + id], shape.to[…]   after a walk: range of the field's value as in string.sub; from is 0
 --                                                        when it is absent. Valid until the next walk of that shape.
 --     shape.from[TOP], shape.to[TOP]                     the whole value, without the space around it
@@ -211,8 +212,8 @@ local function expected(what, i, n)
   return nil, what .. " expected", i
 end
 
-function M.walk(shape, text, max_depth)
-  local p, n = NOWHERE, #text
+function M.walk(shape, text, max_depth, text_bytes)
+  local p, n = NOWHERE, text_bytes or #text
   local from, to, child, element = shape.from, shape.to, shape.child, shape.element
   local stride, rows_context = shape.fields, shape.rows_context
   local i, state = 0, START

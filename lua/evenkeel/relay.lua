@@ -4,6 +4,7 @@
 -- stalled stream is continued elsewhere (see resume) or ends with an in-band error event and without [DONE], never as a success.
 -- Comments and blank lines are no progress: only content moves the idle clock.
 
+local ffi = require "ffi"
 local answers = require "evenkeel.answers"
 local classify = require("evenkeel.chat_chunk").classify
 local cjson = require "cjson.safe"
@@ -16,6 +17,11 @@ local decode_string, encode_string = json_text.decode_string, json_text.encode_s
 local ngx = ngx
 local now, print, flush = ngx.now, ngx.print, ngx.flush
 local min, sub, find, gsub, format, concat = math.min, string.sub, string.find, string.gsub, string.format, table.concat
+local ffi_string = ffi.string
+
+pcall(ffi.cdef, "void *memchr(const void *, int, size_t);")
+pcall(ffi.cdef, "int memcmp(const void *, const void *, size_t);")
+local C = ffi.C
 
 local M = {}
 
@@ -24,6 +30,7 @@ local MAX_BUFFER = 16 * 1024 * 1024
 local MAX_RESUME_TEXT = 4 * 1024 * 1024
 local FINISH_GRACE_S = 2            -- how long to wait for usage and [DONE] once the finish reason is there
 local RATE_WINDOW_S = 10            -- over which min_tokens_per_second is judged
+local SLICE, MOST_SLICED = 127, 4096  -- bytes of the strings that an event is sent in (see sse: why no strings), and up to which size
 
 M.EARLY_S = 0.02                    -- how much before its time a timer may fire
 
@@ -47,8 +54,8 @@ end
 -- ---------------------------------------------------------------------------------------------------------------- stream
 
 -- Keep what was delivered, for a continuation: content and reasoning apart.
-local function remember(s, data, info)
-  s.size = s.size + #data
+local function remember(s, data, length, info)
+  s.size = s.size + length
   if info.has_tool_calls or s.size > MAX_RESUME_TEXT then
     s.resumable, s.text_content, s.text_reasoning = false, nil, nil
     return
@@ -87,6 +94,19 @@ local function put(s, data)
   s.n = n + 3
 end
 
+-- The same for `length` bytes.
+local function put_bytes(s, data, length)
+  if length > MOST_SLICED or C.memchr(data, 10, length) ~= nil then return put(s, ffi_string(data, length)) end
+  local out, n = s.out, s.n + 1
+  out[n] = "data: "
+  for at = 0, length - 1, SLICE do
+    n = n + 1
+    out[n] = ffi_string(data + at, min(SLICE, length - at))
+  end
+  out[n + 1] = "\n\n"
+  s.n = n + 1
+end
+
 --- The in-band end of an answer that could not be completed: an error event, no [DONE].
 function M.break_off(s, outcome)
   put(s, '{"error":{"message":"The answer was interrupted and could not be continued (' .. outcome
@@ -107,19 +127,24 @@ end
 -- including all three, and one comparison settles it.
 local IDENTITY = { "id", "created", "model" }
 
-local function same_identity(s, data, info)
+local function range(data, from, to) return ffi_string(data + from - 1, to - from + 1) end
+
+-- Does this event carry another identity than the first one?
+local function differs(s, data, length, info)
   local prefix = s.identity_prefix
   if not prefix then
-    local last = math.max(info.id_e or 0, info.created_e or 0, info.model_e or 0)
-    s.identity_prefix = sub(data, 1, last)
-    s.identity_of = {}
+    prefix = ffi_string(data, math.max(info.id_e or 0, info.created_e or 0, info.model_e or 0))
+    s.identity_prefix, s.identity_bytes, s.identity_of = prefix, #prefix, {}
     for _, member in ipairs(IDENTITY) do
       local from = info[member .. "_s"]
-      if from then s.identity_of[member] = sub(data, from, info[member .. "_e"]) end
+      if from then s.identity_of[member] = range(data, from, info[member .. "_e"]) end
     end
-    return data
+    return false
   end
-  if sub(data, 1, #prefix) == prefix then return data end
+  return length < s.identity_bytes or C.memcmp(data, prefix, s.identity_bytes) ~= 0
+end
+
+local function with_same_identity(s, data, info)
   local ranges = {}
   for _, member in ipairs(IDENTITY) do
     local from, to = info[member .. "_s"], info[member .. "_e"]
@@ -132,10 +157,10 @@ local function same_identity(s, data, info)
   return data
 end
 
--- Take one event of the stream into the record `s`. What the client may see of it goes to s.out.
-local function take(s, attempt, data)
+-- Take one event of the stream, `length` bytes at `data`, into the record `s`. What the client may see of it goes to s.out.
+local function take(s, attempt, data, length)
   local call = attempt.call
-  local kind, info = classify(data)
+  local kind, info = classify(data, length)
   if kind == "done" then
     s.done, s.ended = true, true
     return
@@ -143,19 +168,19 @@ local function take(s, attempt, data)
     s.broken = s.broken + 1
     return
   elseif kind == "error" then
-    s.error, s.ended = data, true
+    s.error, s.ended = ffi_string(data, length), true
     return
   end
-  if info.has_usage then s.usage = sub(data, info.usage_s, info.usage_e) end
+  if info.has_usage then s.usage = range(data, info.usage_s, info.usage_e) end
   if info.has_content then
     s.content = s.content + 1
     s.progress_at = now()
     if not s.opened then
-      s.opened, s.head = true, data
+      s.opened, s.head = true, ffi_string(data, length)
       attempt.latency_s = s.progress_at - attempt.started
     end
     if info.has_tool_calls then s.tool_calls = true end
-    if s.resumable then remember(s, data, info) end
+    if s.resumable then remember(s, data, length, info) end
   end
   if info.has_finish then
     s.finish_at = s.finish_at or now()
@@ -163,10 +188,11 @@ local function take(s, attempt, data)
     if s.finishes > call.n and not info.has_content then return end          -- one finish per choice
     s.finish_reason = info.finish_s and decode_string(data, info.finish_s, info.finish_e) or s.finish_reason
     -- cut off by max_tokens or by a filter before a word was said: that is an answer, too
-    if not s.opened and s.finish_reason ~= "stop" then s.opened, s.head = true, data end
+    if not s.opened and s.finish_reason ~= "stop" then s.opened, s.head = true, ffi_string(data, length) end
   end
   if s.hide_usage and info.has_usage and info.choices == 0 then return end
-  put(s, same_identity(s, data, info))
+  if differs(s, data, length, info) then return put(s, with_same_identity(s, ffi_string(data, length), info)) end
+  put_bytes(s, data, length)
 end
 
 -- A stream that keeps coming, but at a crawl.
@@ -182,6 +208,7 @@ end
 function M.stream(attempt, conn, door)
   local inst, call = attempt.inst, attempt.call
   local parser = sse.new(MAX_EVENT)
+  conn.reader.in_slices = true
   local buffer = call.buffer
   local s = {
     out = {}, n = 0, sent = 0, committed = false, ended = false, done = false,
@@ -198,16 +225,20 @@ function M.stream(attempt, conn, door)
     local until_ = not s.opened and attempt.first_deadline
       or s.finish_at and min(s.finish_at + FINISH_GRACE_S, attempt.deadline)
       or min(s.progress_at + inst.idle_s, attempt.deadline)
-    local chunk
-    chunk, why = transport.read(conn, until_)
-    if not chunk then break end
-    s.bytes = s.bytes + #chunk
-    local ok, fault = parser:feed(chunk)
+    local text, from, to = transport.read_range(conn, until_)
+    if not text then
+      why = from
+      break
+    end
+    s.bytes = s.bytes + to - from + 1
+    local ok, fault = parser:feed(text, from, to)
     while ok and not s.ended do
-      local data
-      data, fault = parser:next()
-      if not data then break end
-      take(s, attempt, data)
+      local data, length = parser:next_bytes()
+      if not data then
+        fault = length
+        break
+      end
+      take(s, attempt, data, length)
     end
     if fault then
       why = fault
@@ -220,7 +251,7 @@ function M.stream(attempt, conn, door)
     end
     if s.opened and not buffer then
       open_gate(s)
-      if not send(s) then
+      if not conn.reader:ready() and not send(s) then
         transport.close(conn)
         return door.report(attempt, "client_gone", now())
       end
@@ -234,8 +265,8 @@ function M.stream(attempt, conn, door)
   end
   -- a last event without its blank line is an event all the same, if it is whole
   if not s.ended and why == nil then
-    local rest = parser:finish()
-    if rest then take(s, attempt, rest) end
+    local rest, length = parser:finish_bytes()
+    if rest then take(s, attempt, rest, length) end
   end
 
   local at = now()

@@ -1,24 +1,37 @@
 -- Reads a text/event-stream as it arrives, however it is cut.
 --
 -- Promises: the event-stream grammar of the HTML standard (line ends \n, \r\n and \r, a byte order mark, comments, several data lines), cut
--- between any two bytes; an event above max_event_bytes is an error; one that arrives whole costs one string, its data.
+-- between any two bytes; an event above max_event_bytes is an error; each byte is copied once, and no string is made of an event unless
+-- it is asked for.
 --
 --   new(max_event_bytes = 1 MiB) -> parser
---   parser:feed(chunk) -> true | nil, message        after an error the parser says the same for ever
+--   parser:feed(text, from = 1, to = #text) -> true | nil, message        after an error the parser says the same for ever
 --   parser:next() -> data | nil | nil, message       the data of the next event; nil: feed more. parser.event is its type (nil: none
 --                                                    given), parser.id the last event id, parser.retry_ms the last retry given
 --   parser:finish() -> data | nil                    at the end of the stream: the event that lacks its blank line, or nil. (The standard
 --                                                    drops it; providers that close early leave a whole answer there.)
+--   parser:next_bytes(), parser:finish_bytes()       the same, but they give pointer, length instead of data (or nil, message); a zero
+--                                                    byte follows. Valid until the next call of whatever function of the parser.
 --   classify, choice, decode_string                  of chat_chunk
+--
+-- Why no strings: LuaJIT's hash of a string of 128 bytes and more covers its first half and its last eight bytes. The chunks of a stream
+-- have all of these in common, so each would be compared with all the others that are not collected yet: 25 µs a string, measured.
 
+local ffi = require("ffi")
 local chat_chunk = require("evenkeel.chat_chunk")
 
-local find, sub, byte, concat, tonumber = string.find, string.sub, string.byte, table.concat, tonumber
+local find, sub, byte, tonumber, max = string.find, string.sub, string.byte, tonumber, math.max
+local cast, copy, ffi_string = ffi.cast, ffi.copy, ffi.string
 
-local LF, CR, SPACE, COLON, D = 10, 13, 32, 58, 100
-local NEVER = math.huge
+pcall(ffi.cdef, "void *memchr(const void *, int, size_t);")
+pcall(ffi.cdef, "void *memmove(void *, const void *, size_t);")
+local C = ffi.C
+local buffer_t, bytes_t = ffi.typeof("uint8_t[?]"), ffi.typeof("const uint8_t *")
+
+local LF, CR, SPACE, COLON, D, A, T = 10, 13, 32, 58, 100, 97, 116
 local DEFAULT_MAX_EVENT_BYTES = 1048576
-local BYTE_ORDER_MARK = "\239\187\191"
+local FIRST_BYTES, MOST_KEPT_BYTES = 1024, 65536
+local SLACK_BYTES = 8                              -- room behind the text for the zero that ends it
 local TOO_LARGE = "could not read the stream: an event is too large"
 
 local M = { classify = chat_chunk.classify, choice = chat_chunk.choice, decode_string = chat_chunk.decode_string }
@@ -29,12 +42,12 @@ Parser.__index = Parser
 function M.new(max_event_bytes)
   return setmetatable({
     max_event_bytes = max_event_bytes or DEFAULT_MAX_EVENT_BYTES,
-    chunk = "", at = 1,                            -- what is being read, from where
-    lf_at = 0, cr_at = 0,                          -- where the next line ends are in it, once looked for
+    buffer = buffer_t(FIRST_BYTES), size = FIRST_BYTES,
+    at = 0, n = 0,                                 -- the text that is not read yet: buffer[at .. n - 1]
+    lf_at = 0, cr_at = 0,                          -- no such line end stands between `at` and here
     skip_lf = false,                               -- did the last line end in a \r that a \n may still belong to?
     begun = false,                                 -- has the first line been read?
-    torn = {}, torn_count = 0, torn_bytes = 0,     -- pieces of a line, from earlier chunks
-    lines = {}, line_count = 0, line_bytes = 0,    -- data lines of the event so far
+    lines = 0, data_from = 0, data_to = 0,         -- data lines of the event so far; joined they are buffer[data_from .. data_to - 1]
     next_event = nil,                              -- type of the event so far
     event = nil, id = nil, retry_ms = nil, words = nil,
   }, Parser)
@@ -42,39 +55,56 @@ end
 
 local function fail(self)
   self.words = TOO_LARGE
-  self.chunk, self.torn, self.lines = "", {}, {}
+  self.buffer, self.size, self.at, self.n, self.lines = buffer_t(FIRST_BYTES), FIRST_BYTES, 0, 0, 0
   return nil, TOO_LARGE
 end
 
-function Parser:feed(chunk)
-  if self.words then return nil, self.words end
-  if self.at <= #self.chunk then -- not drained by next()
-    chunk = sub(self.chunk, self.at) .. chunk
+-- Moves what is still needed to the front, of a larger buffer if it must be.
+local function make_room(self, more)
+  local from = self.lines > 0 and self.data_from or self.at
+  local kept = self.n - from
+  local old, size = self.buffer, self.size
+  if kept + more + SLACK_BYTES > size then
+    size = max(2 * size, kept + more + SLACK_BYTES)
+    self.buffer, self.size = buffer_t(size), size
   end
-  self.chunk, self.at, self.lf_at, self.cr_at = chunk, 1, 0, 0
+  C.memmove(self.buffer, old + from, kept)
+  self.at, self.n, self.lf_at, self.cr_at = self.at - from, kept, max(self.lf_at - from, 0), max(self.cr_at - from, 0)
+  self.data_from, self.data_to = self.data_from - from, self.data_to - from
+end
+
+function Parser:feed(text, from, to)
+  if self.words then return nil, self.words end
+  from = from or 1
+  local length = (to or #text) - from + 1
+  if self.n + length + SLACK_BYTES > self.size then make_room(self, length) end
+  copy(self.buffer + self.n, cast(bytes_t, text) + from - 1, length)
+  self.n = self.n + length
   return true
 end
 
-local function add_data(self, line)
-  local count = self.line_count + 1
-  self.lines[count] = line
-  self.line_count, self.line_bytes = count, self.line_bytes + #line + 1
+-- One more data line, buffer[from .. to - 1]. Behind the lines before it there is room: their ends and the names of their fields.
+local function add_data(self, from, to)
+  if self.lines == 0 then
+    self.data_from, self.data_to = from, to
+  else
+    local b, last = self.buffer, self.data_to
+    b[last] = LF
+    C.memmove(b + last + 1, b + from, to - from)
+    self.data_to = last + 1 + to - from
+  end
+  self.lines = self.lines + 1
 end
 
--- The field in text[s..e], a line without its end.
-local function read_field(self, text, s, e)
-  if byte(text, s) == D and sub(text, s, s + 4) == "data:" and e >= s + 4 then
-    s = s + 5
-    if byte(text, s) == SPACE and s <= e then s = s + 1 end
-    return add_data(self, sub(text, s, e))
-  end
-  local colon = find(text, ":", s, true)
-  if not colon or colon > e then colon = e + 1 end
-  local name, value_s = sub(text, s, colon - 1), colon + 1
-  if byte(text, value_s) == SPACE then value_s = value_s + 1 end
-  local value = sub(text, value_s, e)
+-- Any field but the usual data.
+local function read_field(self, from, to)
+  local line = ffi_string(self.buffer + from, to - from)
+  local colon = find(line, ":", 1, true) or #line + 1
+  local name, value_s = sub(line, 1, colon - 1), colon + 1
+  if byte(line, value_s) == SPACE then value_s = value_s + 1 end
+  local value = sub(line, value_s)
   if name == "data" then -- without a colon
-    add_data(self, "")
+    add_data(self, to, to)
   elseif name == "event" then
     self.next_event = value ~= "" and value or nil
   elseif name == "id" then
@@ -86,103 +116,92 @@ end
 
 -- The event so far, if it has data.
 local function dispatch(self)
-  local count, lines, event = self.line_count, self.lines, self.next_event
+  local event = self.next_event
   self.next_event = nil
-  if count == 0 then return nil end
-  self.event = event
-  local data = lines[1]
-  if count > 1 then data = concat(lines, "\n", 1, count) end
-  for i = 1, count do lines[i] = nil end
-  self.line_count, self.line_bytes = 0, 0
-  return data
+  if self.lines == 0 then return nil end
+  self.event, self.lines = event, 0
+  local b, from, to = self.buffer, self.data_from, self.data_to
+  b[to] = 0
+  return b + from, to - from
 end
 
--- Reads one line; data if it ended an event. The line is text[s..e].
-local function read_line(self, text, s, e)
+-- Reads the line buffer[from .. to - 1]; gives the data if it ended an event.
+local function read_line(self, from, to)
+  local b = self.buffer
   if not self.begun then
     self.begun = true
-    if sub(text, s, s + 2) == BYTE_ORDER_MARK and s + 2 <= e then s = s + 3 end
+    if to - from >= 3 and b[from] == 0xef and b[from + 1] == 0xbb and b[from + 2] == 0xbf then from = from + 3 end
   end
-  if s > e then return dispatch(self) end
-  if byte(text, s) ~= COLON then read_field(self, text, s, e) end
+  if from == to then return dispatch(self) end
+  if to - from >= 5 and b[from] == D and b[from + 1] == A and b[from + 2] == T and b[from + 3] == A and b[from + 4] == COLON then
+    from = from + 5
+    if from < to and b[from] == SPACE then from = from + 1 end
+    add_data(self, from, to)
+  elseif b[from] ~= COLON then
+    read_field(self, from, to)
+  end
 end
 
--- The line whose last piece is text[s..e].
-local function mend(self, text, s, e)
-  local count, torn = self.torn_count + 1, self.torn
-  torn[count] = sub(text, s, e)
-  local line = concat(torn, "", 1, count)
-  for i = 1, count do torn[i] = nil end
-  self.torn_count, self.torn_bytes = 0, 0
-  return line
+-- The offset of `what` in the buffer, at or after `from`; `to` when it is not there.
+local function seek(b, what, from, to)
+  if from >= to or b[from] == what then return from end
+  local hit = C.memchr(b + from, what, to - from)
+  if hit == nil then return to end
+  return tonumber(cast(bytes_t, hit) - cast(bytes_t, b))
 end
 
--- Where does the line at `at` end? NEVER: not in this chunk. Each byte is looked at once for each kind of end.
-local function line_end(self, chunk, at)
-  local lf_at, cr_at = self.lf_at, self.cr_at
-  if lf_at < at then
-    lf_at = find(chunk, "\n", at, true) or NEVER
-    self.lf_at = lf_at
-  end
-  if cr_at < at then
-    cr_at = find(chunk, "\r", at, true) or NEVER
-    self.cr_at = cr_at
-  end
-  return lf_at < cr_at and lf_at or cr_at
+-- Where does the line at `at` end? n: not here. Each byte is looked at once for each kind of end.
+local function line_end(self)
+  local b, at = self.buffer, self.at
+  local lf_at = seek(b, LF, max(self.lf_at, at), self.n)
+  local cr_at = max(self.cr_at, at)
+  if cr_at < lf_at then cr_at = seek(b, CR, cr_at, lf_at) end
+  self.lf_at, self.cr_at = lf_at, cr_at
+  return cr_at < lf_at and cr_at or lf_at
 end
 
-function Parser:next()
+function Parser:next_bytes()
   if self.words then return nil, self.words end
-  local chunk, at = self.chunk, self.at
   while true do
-    if self.skip_lf and at <= #chunk then
+    if self.skip_lf and self.at < self.n then
       self.skip_lf = false
-      if byte(chunk, at) == LF then at = at + 1 end
+      if self.buffer[self.at] == LF then self.at = self.at + 1 end
     end
-    local last = line_end(self, chunk, at)
-    if last == NEVER then break end
-
-    -- What nearly every event is: one line `data: …`, then an empty one, here.
-    if self.cr_at == NEVER and byte(chunk, last + 1) == LF and self.line_count == 0 and self.torn_count == 0 and self.begun
-      and byte(chunk, at) == D and sub(chunk, at, at + 5) == "data: " and last - at <= self.max_event_bytes then
-      self.at = last + 2
-      self.event, self.next_event = self.next_event, nil
-      return sub(chunk, at + 6, last - 1)
-    end
-
-    local data
-    if self.torn_count == 0 then
-      data = read_line(self, chunk, at, last - 1)
-    else
-      local line = mend(self, chunk, at, last - 1)
-      data = read_line(self, line, 1, #line)
-    end
-    if self.line_bytes > self.max_event_bytes then return fail(self) end
-    if byte(chunk, last) == CR then self.skip_lf = true end
-    at = last + 1
-    if data then
-      self.at = at
-      return data
-    end
+    local at, last = self.at, line_end(self)
+    if last >= self.n then break end
+    self.at = last + 1
+    if self.buffer[last] == CR then self.skip_lf = true end
+    local data, length = read_line(self, at, last)
+    if data then return data, length end
+    if self.lines > 0 and self.data_to - self.data_from > self.max_event_bytes then return fail(self) end
   end
 
-  local left = #chunk - at + 1
-  self.chunk, self.at = "", 1
-  if left > 0 then
-    self.torn_count, self.torn_bytes = self.torn_count + 1, self.torn_bytes + left
-    self.torn[self.torn_count] = sub(chunk, at)
-    if self.torn_bytes + self.line_bytes > self.max_event_bytes then return fail(self) end
+  local left, held = self.n - self.at, self.lines > 0 and self.data_to - self.data_from or 0
+  if left + held > self.max_event_bytes then return fail(self) end
+  if left == 0 and self.lines == 0 then
+    self.at, self.n, self.lf_at, self.cr_at = 0, 0, 0, 0
+    if self.size > MOST_KEPT_BYTES then self.buffer, self.size = buffer_t(FIRST_BYTES), FIRST_BYTES end
   end
   return nil
 end
 
-function Parser:finish()
+function Parser:finish_bytes()
   if self.words then return nil end
-  if self.torn_count > 0 then
-    local line = mend(self, "", 1, 0)
-    read_line(self, line, 1, #line)
-  end
+  local at, n = self.at, self.n
+  self.at = n
+  if at < n then read_line(self, at, n) end
   return dispatch(self)
+end
+
+function Parser:next()
+  local data, length = self:next_bytes()
+  if data then return ffi_string(data, length) end
+  return nil, length
+end
+
+function Parser:finish()
+  local data, length = self:finish_bytes()
+  return data and ffi_string(data, length)
 end
 
 return M

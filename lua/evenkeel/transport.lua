@@ -104,6 +104,12 @@ function M.read(conn, deadline)
   return conn.reader:read()
 end
 
+--- The same without making a string of it. @return text, from, to | nil at the end | nil, why
+function M.read_range(conn, deadline)
+  conn.reader.deadline = deadline
+  return conn.reader:read_range()
+end
+
 --- The whole body. @return text | nil, why ("timeout" | "too large" | "truncated" | …)
 function M.read_all(conn, limit, deadline)
   local first, why = M.read(conn, deadline)
