@@ -363,8 +363,9 @@ function Reader:ready()
   local at, last, state = self.at, #self.buffer, self.state
   if at > last or self.words then return false end
   if state == "data" or state == "length" or state == "close" then return true end
-  local line_last = state == "size" and find(self.buffer, "\n", at, true)
-  return line_last ~= nil and line_last ~= false and line_last < last
+  if state ~= "size" or byte(self.buffer, at) == 48 then return false end     -- 0: the last one, and the end behind it may be cut
+  local line_last = find(self.buffer, "\n", at, true)
+  return line_last ~= nil and line_last < last
 end
 
 function Reader:reusable()

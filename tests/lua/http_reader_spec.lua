@@ -277,6 +277,68 @@ describe("http_reader.read", function()
   end)
 end)
 
+describe("http_reader.read_range", function()
+  local fuzz_cases = 3000
+
+  it("gives the bytes that read gives, however the answer is cut, in slices or not", function()
+    fuzz.run(fuzz_cases, function(random)
+      local text = {}
+      for i = 1, random(0, 400) do text[i] = string.char(random(97, 122)) end
+      text = table.concat(text)
+      local sizes = {}
+      for i = 1, random(0, 6) do sizes[i] = random(1, 200) end
+      local reader = reader_of(fuzz.cut(random, CHUNKED .. chunked(text, sizes)), "open")
+      assert(reader:read_head())
+      reader.in_slices = random(1, 2) == 1
+      local pieces = {}
+      while true do
+        local bytes, from, to = reader:read_range()
+        if not bytes then
+          assert.is_nil(from)
+          break
+        end
+        pieces[#pieces + 1] = bytes:sub(from, to)
+      end
+      assert.equal(text, table.concat(pieces))
+      assert.is_true(reader:reusable())
+    end)
+  end)
+
+  it("is ready only for what can be read without waiting", function()
+    fuzz.run(fuzz_cases, function(random)
+      local answer = CHUNKED .. chunked(("x"):rep(random(1, 60)), { random(1, 9), random(1, 9), random(1, 30) })
+      local reader = reader_of(fuzz.cut(random, answer), "open")
+      assert(reader:read_head())
+      while true do
+        local ready, receives = reader:ready(), reader.sock.receives
+        local more = reader:read_range()
+        if ready then assert.equal(receives, reader.sock.receives) end
+        if not more then return end
+      end
+    end)
+  end)
+
+  it("says that the rest of what came is ready", function()
+    local reader = reader_of({ CHUNKED, "3\r\nabc\r\n3\r\ndef\r\n", "0\r\n\r\n" }, "open")
+    assert(reader:read_head())
+    assert.is_false(reader:ready())
+    assert.equal("abc", reader:read())
+    assert.is_true(reader:ready())
+    assert.equal("def", reader:read())
+    assert.is_false(reader:ready())
+    assert.is_nil(reader:read())
+  end)
+
+  it("asks for short strings in slices, and for all there is when much comes at once", function()
+    local reader = reader_of({ CHUNKED, "fff0\r\n" .. ("x"):rep(2000), ("y"):rep(100) }, "open")
+    assert(reader:read_head())
+    reader.in_slices = true
+    local lengths = {}
+    for i = 1, 6 do lengths[i] = #assert(reader:read()) end
+    assert.same({ 121, 127, 127, 127, 1498, 100 }, lengths)
+  end)
+end)
+
 describe("http_reader undoing an encoding", function()
   local text = ('{"n":1,"text":"深度求索"}\n'):rep(20000)
   local function answer_of(body, encoding)

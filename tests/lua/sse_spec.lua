@@ -1,3 +1,4 @@
+local ffi = require("ffi")
 local fuzz = require("support.fuzz")
 local sse = require("evenkeel.sse")
 
@@ -28,6 +29,37 @@ end
 describe("the SSE parser", function()
   it("gives the data of each event", function()
     assert.same({ '{"a":1}', "[DONE]" }, data_of('data: {"a":1}\n\ndata: [DONE]\n\n'))
+  end)
+
+  it("gives the data as bytes with a zero behind them, and takes parts of a text", function()
+    local parser = sse.new()
+    for _, stream in ipairs({ "data: abc\n\n", "data: abc\r\r", "data: a\ndata: c\n\n" }) do
+      parser:feed("<" .. stream .. ">", 2, #stream + 1)
+      local data, length = parser:next_bytes()
+      assert.same({ 3, 0 }, { length, data[length] })
+      assert.equal(stream:find("abc") and "abc" or "a\nc", ffi.string(data, length))
+      assert.is_nil(parser:next_bytes())
+    end
+    parser:feed("data: abc")
+    assert.is_nil(parser:next_bytes())
+    local data, length = parser:finish_bytes()
+    assert.same({ "abc", 0 }, { ffi.string(data, length), data[length] })
+  end)
+
+  it("bears a stream of any length, and forgets what a large event took", function()
+    local parser = sse.new()
+    parser:feed("data: " .. ("x"):rep(500000) .. "\n\n")
+    assert.equal(500000, #parser:next())
+    assert.is_nil(parser:next())
+    for i = 1, 20000 do
+      parser:feed("data: " .. i .. "\n")
+      assert.is_nil(parser:next())
+      parser:feed("\n: and so on")
+      assert.equal(tostring(i), parser:next())
+      assert.is_nil(parser:next())
+      parser:feed("\n")
+    end
+    assert.is_true(parser.size <= 65536)
   end)
 
   it("knows every line end, and tells \\r\\n from two lines", function()

@@ -54,7 +54,7 @@ for _, kind in ipairs({ { "\\n", "\n" }, { "\\r\\n", "\r\n" } }) do
       local parser = sse.new()
       for _, chunk in ipairs(shape[2]) do
         parser:feed(chunk)
-        while parser:next() do count = count + 1 end
+        while parser:next_bytes() do count = count + 1 end
       end
     end) / 50
     assert(count == 400 * 5 * 50)
