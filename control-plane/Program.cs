@@ -1,4 +1,5 @@
 using Evenkeel;
+using Evenkeel.Alerts;
 using Evenkeel.Audit;
 using Evenkeel.Auth;
 using Evenkeel.Clients;
@@ -59,6 +60,7 @@ try
     builder.Services.AddHealth();
     builder.Services.AddIncidents();
     builder.Services.AddTelemetry();
+    builder.Services.AddAlerts();
 
     builder.Services.ConfigureHttpJsonOptions(json => ConfigJson.Configure(json.SerializerOptions));
     builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = false);   // a 400 everywhere, not a fault
@@ -94,6 +96,7 @@ try
     app.MapInstanceHealth();
     app.MapIncidents();
     app.MapTelemetry();
+    app.MapAlerts();
 
     var database = app.Services.GetRequiredService<NpgsqlDataSource>();
     var stopping = app.Lifetime.ApplicationStopping;

@@ -24,13 +24,15 @@ public sealed record ConfigDocument
 /// <param name="RevenuePerHour">What an hour of the gateway's service is worth; null: nobody says.</param>
 /// <param name="ExchangeRates">What one unit of each currency is worth, all in one of them (which is listed with 1).</param>
 /// <param name="Retention">Null: the defaults.</param>
+/// <param name="WebhookPrivateTargets">True: webhooks may go to private addresses, also without TLS.</param>
 public sealed record GatewayConfig(
     string Listen = "127.0.0.1:8080",
     [property: JsonConverter(typeof(AutoConverter)), JsonIgnore(Condition = JsonIgnoreCondition.Never)] int? Workers = null,
     bool? Anonymous = null,
     MoneyConfig? RevenuePerHour = null,
     IReadOnlyDictionary<string, decimal>? ExchangeRates = null,
-    RetentionConfig? Retention = null);
+    RetentionConfig? Retention = null,
+    bool? WebhookPrivateTargets = null);
 
 public sealed record MoneyConfig(decimal Amount, string Currency = "USD");
 
@@ -226,13 +228,37 @@ public sealed record ClientKey(string Sha256, DateTime? Until = null);
 public sealed record BudgetConfig(
     decimal Amount, string Currency = "USD", string Per = "month", [property: JsonConverter(typeof(RatioConverter))] double WarnAt = 0.8);
 
+/// <summary>One rule. Null where the metric's own default holds, or where it has no such thing; see <see cref="AlertMetrics"/>.</summary>
 public sealed record AlertConfig
 {
     public required string Name { get; init; }
     public required string Metric { get; init; }
     /// <summary>As written: "3s", "5%" or a number.</summary>
-    public required string Above { get; init; }
+    public string? Above { get; init; }
+    /// <summary>In place of above for a metric that is bad when it is small.</summary>
+    public string? Below { get; init; }
     public TimeSpan For { get; init; } = TimeSpan.Zero;
+    /// <summary>The time that a value is taken over.</summary>
+    public TimeSpan? Window { get; init; }
+    /// <summary>A word of the taxonomy: the share of this outcome alone.</summary>
+    public string? Outcome { get; init; }
+    public string? Pool { get; init; }
+    /// <summary>One by name, or "*": each by itself.</summary>
+    public string? Instance { get; init; }
+    public string? Client { get; init; }
+    /// <summary>Where it counts as over, as written; between this and the threshold nothing changes.</summary>
+    public string? ResolveAt { get; init; }
+    /// <summary>How long it must be over.</summary>
+    public TimeSpan? ResolveFor { get; init; }
+    /// <summary>Requests in the window below which it says nothing.</summary>
+    public int? MinRequests { get; init; }
 }
 
-public sealed record WebhookConfig { public required string Name { get; init; } public required string Url { get; init; } public string Format { get; init; } = "json"; }
+public sealed record WebhookConfig
+{
+    public required string Name { get; init; }
+    public required string Url { get; init; }
+    public string Format { get; init; } = "json";
+    /// <summary>Signs what is sent; as <see cref="InstanceConfig.ApiKey"/>.</summary>
+    public string? Secret { get; init; }
+}

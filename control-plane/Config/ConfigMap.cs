@@ -103,11 +103,13 @@ internal sealed class ConfigMap
     public IReadOnlyDictionary<string, decimal>? Decimals() =>
         IsEmpty ? null : _values.Keys.Order(StringComparer.Ordinal).ToDictionary(key => key, key => Decimal(key) ?? 0);
 
-    public TimeSpan Duration(string key, TimeSpan otherwise)
+    public TimeSpan Duration(string key, TimeSpan otherwise) => Duration(key) ?? otherwise;
+
+    public TimeSpan? Duration(string key)
     {
         var reason = "";
         return Read<TimeSpan>(key, "a duration as in 800ms, 10s or 5m", n =>
-            n.Kind is ScalarKind.Text or ScalarKind.Number ? Units.ParseDuration(n.Text, out reason) : null, () => reason) ?? otherwise;
+            n.Kind is ScalarKind.Text or ScalarKind.Number ? Units.ParseDuration(n.Text, out reason) : null, () => reason);
     }
 
     /// <summary>A moment in UTC, to the second.</summary>

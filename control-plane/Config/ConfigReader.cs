@@ -65,7 +65,8 @@ public static partial class ConfigReader
             map.Boolean("anonymous"),
             Money(map.Map("revenue_per_hour")),
             map.Map("exchange_rates").Decimals(),
-            Retention(map.Map("retention")));
+            Retention(map.Map("retention")),
+            map.Boolean("webhook_private_targets"));
         map.RefuseUnknownKeys();
         return gateway;
     }
@@ -340,16 +341,27 @@ public static partial class ConfigReader
         {
             Name = map.RequiredText("name"),
             Metric = map.RequiredText("metric"),
-            Above = map.TextOrNumber("above") ?? map.RequiredText("above"),
+            Above = map.TextOrNumber("above"),
+            Below = map.TextOrNumber("below"),
             For = map.Duration("for", TimeSpan.Zero),
+            Window = map.Duration("window"),
+            Outcome = map.Text("outcome"),
+            Pool = map.Text("pool"),
+            Instance = map.Text("instance"),
+            Client = map.Text("client"),
+            ResolveAt = map.TextOrNumber("resolve_at"),
+            ResolveFor = map.Duration("resolve_for"),
+            MinRequests = map.Integer("min_requests"),
         };
         map.RefuseUnknownKeys();
-        return alert;
+        return alert.Above is null && alert.Below is null && AlertMetrics.Of(alert.Metric) is { } metric
+            ? metric.WhenBelow ? alert with { Below = metric.Threshold } : alert with { Above = metric.Threshold }
+            : alert;
     }
 
     private static WebhookConfig Webhook(ConfigMap map)
     {
-        var webhook = new WebhookConfig { Name = map.RequiredText("name"), Url = map.RequiredText("url"), Format = map.Text("format") ?? "json" };
+        var webhook = new WebhookConfig { Name = map.RequiredText("name"), Url = map.RequiredText("url"), Format = map.Text("format") ?? "json", Secret = map.Text("secret") };
         map.RefuseUnknownKeys();
         return webhook;
     }

@@ -16,6 +16,7 @@ internal sealed record GatewayRow
     public string? RevenueCurrency { get; init; }
     public string? ExchangeRates { get; init; }   // JSON
     public string? Retention { get; init; }       // JSON
+    public bool? WebhookPrivateTargets { get; init; }
 
     public static GatewayRow Of(GatewayConfig g) => new()
     {
@@ -26,13 +27,15 @@ internal sealed record GatewayRow
         RevenueCurrency = g.RevenuePerHour?.Currency,
         ExchangeRates = g.ExchangeRates is null ? null : JsonSerializer.Serialize(g.ExchangeRates, ConfigJson.Options),
         Retention = g.Retention is null ? null : JsonSerializer.Serialize(g.Retention, ConfigJson.Options),
+        WebhookPrivateTargets = g.WebhookPrivateTargets,
     };
 
     public GatewayConfig ToConfig() => new(
         Listen, Workers, Anonymous,
         RevenueAmount is { } amount ? new MoneyConfig(amount, RevenueCurrency!) : null,
         ExchangeRates is null ? null : JsonSerializer.Deserialize<Dictionary<string, decimal>>(ExchangeRates, ConfigJson.Options),
-        Retention is null ? null : JsonSerializer.Deserialize<RetentionConfig>(Retention, ConfigJson.Options));
+        Retention is null ? null : JsonSerializer.Deserialize<RetentionConfig>(Retention, ConfigJson.Options),
+        WebhookPrivateTargets);
 }
 
 internal sealed record InstanceRow
@@ -356,11 +359,52 @@ internal sealed record AlertRow
     public string Metric { get; init; } = "";
     public string Above { get; init; } = "";
     public long ForMs { get; init; }
+    public bool? IsBelow { get; init; }   // then the column above holds what it must not fall below
+    public long? WindowMs { get; init; }
+    public string? Outcome { get; init; }
+    public string? Pool { get; init; }
+    public string? Instance { get; init; }
+    public string? Client { get; init; }
+    public string? ResolveAt { get; init; }
+    public long? ResolveForMs { get; init; }
+    public int? MinRequests { get; init; }
 
-    public static AlertRow Of(AlertConfig a, int position) =>
-        new() { Name = a.Name, Position = position, Metric = a.Metric, Above = a.Above, ForMs = (long)a.For.TotalMilliseconds };
+    public static AlertRow Of(AlertConfig a, int position) => new()
+    {
+        Name = a.Name,
+        Position = position,
+        Metric = a.Metric,
+        Above = a.Above ?? a.Below ?? "",
+        ForMs = (long)a.For.TotalMilliseconds,
+        IsBelow = a.Below is null ? null : true,
+        WindowMs = (long?)a.Window?.TotalMilliseconds,
+        Outcome = a.Outcome,
+        Pool = a.Pool,
+        Instance = a.Instance,
+        Client = a.Client,
+        ResolveAt = a.ResolveAt,
+        ResolveForMs = (long?)a.ResolveFor?.TotalMilliseconds,
+        MinRequests = a.MinRequests,
+    };
 
-    public AlertConfig ToConfig() => new() { Name = Name, Metric = Metric, Above = Above, For = TimeSpan.FromMilliseconds(ForMs) };
+    public AlertConfig ToConfig() => new()
+    {
+        Name = Name,
+        Metric = Metric,
+        Above = IsBelow == true ? null : Above,
+        Below = IsBelow == true ? Above : null,
+        For = TimeSpan.FromMilliseconds(ForMs),
+        Window = Span(WindowMs),
+        Outcome = Outcome,
+        Pool = Pool,
+        Instance = Instance,
+        Client = Client,
+        ResolveAt = ResolveAt,
+        ResolveFor = Span(ResolveForMs),
+        MinRequests = MinRequests,
+    };
+
+    private static TimeSpan? Span(long? ms) => ms is { } known ? TimeSpan.FromMilliseconds(known) : null;
 }
 
 internal sealed record WebhookRow
@@ -369,8 +413,9 @@ internal sealed record WebhookRow
     public int Position { get; init; }
     public string Url { get; init; } = "";
     public string Format { get; init; } = "";
+    public string? Secret { get; init; }
 
-    public static WebhookRow Of(WebhookConfig w, int position) => new() { Name = w.Name, Position = position, Url = w.Url, Format = w.Format };
+    public static WebhookRow Of(WebhookConfig w, int position) => new() { Name = w.Name, Position = position, Url = w.Url, Format = w.Format, Secret = w.Secret };
 
-    public WebhookConfig ToConfig() => new() { Name = Name, Url = Url, Format = Format };
+    public WebhookConfig ToConfig() => new() { Name = Name, Url = Url, Format = Format, Secret = Secret };
 }

@@ -304,14 +304,42 @@ public static partial class ConfigValidator
             {
                 Named(path + ".name", alert.Name);
                 Between(path + ".for", alert.For, TimeSpan.Zero, TimeSpan.FromDays(7));
-                if (AlertMetrics.Unit(alert.Metric) is not { } unit)
+                Between(path + ".resolve_for", alert.ResolveFor ?? TimeSpan.Zero, TimeSpan.Zero, TimeSpan.FromDays(7));
+                if (AlertMetrics.Of(alert.Metric) is not { } metric)
                 {
                     faults.Add(path + ".metric", "expected one of " + string.Join(", ", AlertMetrics.All));
+                    return;
                 }
-                else if (AlertMetrics.ThresholdFault(unit, alert.Above) is { } why)
+
+                var (written, unused) = metric.WhenBelow ? ("below", "above") : ("above", "below");
+                Require((metric.WhenBelow ? alert.Above : alert.Below) is null, $"{path}.{unused}", $"{alert.Metric} is judged by {written}");
+                Threshold($"{path}.{written}", metric.WhenBelow ? alert.Below : alert.Above);
+                Threshold(path + ".resolve_at", alert.ResolveAt);
+                Require(alert.ResolveAt is null || AlertMetrics.IsBeyond(metric, alert.ResolveAt, alert.Above ?? alert.Below) != true,
+                    path + ".resolve_at", "lies on the bad side of the threshold");
+
+                Only(".window", alert.Window, metric.Window is not null);
+                Between(path + ".window", alert.Window ?? TimeSpan.FromMinutes(1), TimeSpan.FromSeconds(10), TimeSpan.FromDays(30));
+                Only(".min_requests", alert.MinRequests, metric.Window is not null);
+                Between(path + ".min_requests", alert.MinRequests ?? 1, 1, 1_000_000);
+                Only(".outcome", alert.Outcome, metric.Name == "error_rate");
+                Require(alert.Outcome is null || Outcomes.All.Contains(alert.Outcome), path + ".outcome", "expected one of " + string.Join(", ", Outcomes.All));
+                Only(".pool", alert.Pool, metric.ByPool);
+                Require(alert.Pool is null || document.Pools.Any(p => p.Name == alert.Pool), path + ".pool", $"no pool \"{Units.Shown(alert.Pool ?? "")}\"");
+                Only(".instance", alert.Instance, metric.ByInstance);
+                Require(alert.Instance is null or "*" || _instances.Contains(alert.Instance), path + ".instance", $"no instance \"{Units.Shown(alert.Instance ?? "")}\"");
+                Only(".client", alert.Client, metric.ByClient);
+                Require(alert.Client is null || document.Clients.Any(c => c.Name == alert.Client), path + ".client", $"no client \"{Units.Shown(alert.Client ?? "")}\"");
+
+                void Threshold(string where, string? text)
                 {
-                    faults.Add(path + ".above", why);
+                    if (text is not null && AlertMetrics.ThresholdFault(metric.Unit, text) is { } why)
+                    {
+                        faults.Add(where, why);
+                    }
                 }
+
+                void Only(string key, object? value, bool holds) => Require(value is null || holds, path + key, $"means nothing for {alert.Metric}");
             });
         }
 
@@ -327,8 +355,11 @@ public static partial class ConfigValidator
                 {
                     Require(Uri.TryCreate(literal.Value, UriKind.Absolute, out var uri) && uri.Scheme is "http" or "https" && uri.UserInfo.Length == 0,
                         path + ".url", "needs an http or https address, or env:, file: or secret:");
+                    Require(uri is not { Scheme: "http" } || uri.IsLoopback || document.Gateway.WebhookPrivateTargets == true,
+                        path + ".url", "needs https, or http to a loopback address, unless gateway.webhook_private_targets is true");
                 }
 
+                Secret(path + ".secret", webhook.Secret);
                 Require(webhook.Format is "json" or "slack", path + ".format", "expected json or slack");
             });
         }

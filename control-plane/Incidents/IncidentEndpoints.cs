@@ -9,7 +9,7 @@ namespace Evenkeel.Incidents;
 public sealed record IncidentView
 {
     public required long Id { get; init; }
-    /// <summary>probe, grey, breaker, cooldown, blocked, revision_refused, node_lost or events_dropped.</summary>
+    /// <summary>probe, grey, breaker, cooldown, blocked, revision_refused, node_lost, webhook or events_dropped.</summary>
     public required string Kind { get; init; }
     /// <summary>The instance or node that it is about.</summary>
     public required string Subject { get; init; }

@@ -71,6 +71,8 @@ public static class IncidentRules
         "node_lost" => [new("node_lost", Effect.Open)],
         "node_back" => [new("node_lost", Effect.Close)],
         "events_dropped" => [new("events_dropped", Effect.OpenFor)],
+        "webhook_failed" => [new("webhook", Effect.Open)],
+        "webhook_works" => [new("webhook", Effect.Close)],
         _ => [],
     };
 

@@ -10,7 +10,7 @@ public static class SecretFields
     {
         Instances = [.. document.Instances.Select(i => i.ApiKey is { } key ? i with { ApiKey = map(key) } : i)],
         Clients = [.. document.Clients.Select(c => c.Key is { } key ? c with { Key = map(key) } : c)],
-        Webhooks = [.. document.Webhooks.Select(w => w with { Url = map(w.Url) })],
+        Webhooks = [.. document.Webhooks.Select(w => w with { Url = map(w.Url), Secret = w.Secret is { } secret ? map(secret) : null })],
     };
 
     /// <summary>Path and text of every secret field that is set.</summary>
@@ -35,6 +35,10 @@ public static class SecretFields
         foreach (var (i, webhook) in document.Webhooks.Index())
         {
             yield return ($"webhooks[{i}].url", webhook.Url);
+            if (webhook.Secret is { } secret)
+            {
+                yield return ($"webhooks[{i}].secret", secret);
+            }
         }
     }
 }

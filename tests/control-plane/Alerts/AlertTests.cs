@@ -1,0 +1,228 @@
+using System.Globalization;
+using System.Net;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Json.Nodes;
+using Dapper;
+using Evenkeel.Alerts;
+using Evenkeel.Tests.Nodes;
+using Microsoft.Extensions.DependencyInjection;
+using Xunit;
+
+namespace Evenkeel.Tests.Alerts;
+
+[Collection(PostgresCollection.Name)]
+public sealed class AlertTests(PostgresFixture postgres) : IAsyncLifetime
+{
+    private const string Secret = "whsec-of-the-test";
+
+    private ControlPlane controlPlane = null!;
+    private HttpClient admin = null!;
+    private WebhookReceiver receiver = null!;
+
+    public async Task InitializeAsync()
+    {
+        controlPlane = await ControlPlane.StartAsync(postgres);
+        admin = controlPlane.Admin();
+        receiver = await WebhookReceiver.StartAsync();
+    }
+
+    public async Task DisposeAsync()
+    {
+        await controlPlane.DisposeAsync();
+        await receiver.DisposeAsync();
+    }
+
+    [Fact]
+    public async Task An_outage_of_many_is_one_signed_notice_and_its_end_another()
+    {
+        await admin.ApplyAsync(Config("""
+            alerts:
+              - {name: down, metric: instance_down, resolve_for: 0s}
+              - {name: nobody, metric: all_down, resolve_for: 0s}
+            """));
+        await using var database = await controlPlane.OpenDatabaseAsync();
+        await OutAsync(database, "a", "b");
+        await NodeCalls.EventuallyAsync("both rules are told", () => receiver.Calls.Count == 2);
+        var calls = receiver.Calls.ToDictionary(call => (string)call.Json["rule"]!);
+        Assert.All(receiver.Calls, Signed);
+        var down = calls["down"].Json;
+        Assert.Equal(("alert", "firing", "bad_gateway", 2), ((string)down["type"]!, (string)down["status"]!, (string)down["cause"]!, (int)down["firing_count"]!));
+        Assert.Equal(["a", "b"], down["firing"]!.AsArray().Select(alert => (string)alert!["instance"]!).Order());
+        Assert.Equal(calls["down"].NoticeId, (string)down["id"]!);
+        Assert.Equal("chat", (string)calls["nobody"].Json["firing"]![0]!["pool"]!);
+
+        var listed = (await admin.GetJsonAsync("/api/v1/alerts?rule=down")).AsArray();
+        Assert.Equal(["a", "b"], listed.Select(alert => (string)alert!["instance"]!).Order());
+        Assert.All(listed, alert => Assert.Equal(("firing", 1, false), ((string)alert!["state"]!, (int)alert["value"]!, (bool)alert["silenced"]!)));
+
+        await database.ExecuteAsync("update incident set until = now(); update alert set told_at = told_at - interval '2 minutes'");
+        await NodeCalls.EventuallyAsync("their ends are told", () => receiver.Calls.Count == 4);
+        Assert.Equal(["resolved", "resolved"], receiver.Calls.Skip(2).Select(call => (string)call.Json["status"]!));
+        Assert.Empty((await admin.GetJsonAsync("/api/v1/alerts")).AsArray());
+        Assert.Equal(3, (await admin.GetJsonAsync("/api/v1/alerts?state=resolved")).AsArray().Count);
+    }
+
+    [Fact]
+    public async Task A_silence_keeps_quiet_until_somebody_ends_it()
+    {
+        await admin.ApplyAsync(Config("alerts: [{name: down, metric: instance_down}]"));
+        var silence = await admin.SendAsync(HttpMethod.Post, "/api/v1/silences", Body.Json($$"""{"until":"{{DateTime.UtcNow.AddHours(1):o}}","reason":"moving house","pool":"chat","by":"ada"}"""), HttpStatusCode.Created);
+        await using var database = await controlPlane.OpenDatabaseAsync();
+        await OutAsync(database, "a");
+        var watch = controlPlane.Services.GetRequiredService<AlertWatch>();
+        await NodeCalls.EventuallyAsync("it fires and waits", async () =>
+        {
+            await watch.RunAsync(default);
+            return await database.ExecuteScalarAsync<int>("select count(*) from alert where phase = 'firing' and fired_at < now() - interval '6 s'") == 1;
+        });
+        Assert.True((bool)(await admin.GetJsonAsync("/api/v1/alerts"))[0]!["silenced"]!);
+        Assert.Empty(receiver.Calls);
+
+        await admin.SendAsync(HttpMethod.Delete, $"/api/v1/silences/{silence["id"]}");
+        await NodeCalls.EventuallyAsync("now it is told", () => receiver.Calls.Count == 1);
+        Assert.Empty((await admin.GetJsonAsync("/api/v1/silences")).AsArray());
+        Assert.Equal(("ada", "moving house"), ((string)(await admin.GetJsonAsync("/api/v1/silences?all=true"))[0]!["created_by"]!, (string)silence["reason"]!));
+    }
+
+    [Theory]
+    [InlineData("""{"until":"2020-01-01T00:00:00Z","reason":"x"}""")]
+    [InlineData("""{"until":"2999-01-01T00:00:00Z","reason":"x"}""")]
+    [InlineData("""{"until":"SOON","reason":""}""")]
+    [InlineData("""{"until":"SOON","reason":"x","rule":"Not A Name"}""")]
+    [InlineData("""{"until":"SOON","reason":"x","by":"a\nb"}""")]
+    public async Task A_silence_without_end_reason_or_name_is_refused(string body) =>
+        await admin.SendAsync(HttpMethod.Post, "/api/v1/silences", Body.Json(body.Replace("SOON", DateTime.UtcNow.AddHours(1).ToString("o", CultureInfo.InvariantCulture))), HttpStatusCode.BadRequest);
+
+    [Fact]
+    public async Task Without_rules_the_defaults_are_in_force()
+    {
+        await admin.ApplyAsync(Config());
+        JsonArray rules = [];
+        await NodeCalls.EventuallyAsync("it is in force", async () => (rules = (await admin.GetJsonAsync("/api/v1/alerts/rules")).AsArray()).Count == AlertRules.Defaults.Count);
+        var slow = rules.Single(rule => (string)rule!["metric"]! == "p99_latency")!;
+        Assert.Equal((3.0, "5m", true), ((double)slow["threshold"]!, (string)slow["for"]!, (bool)slow["is_default"]!));
+    }
+
+    [Fact]
+    public async Task What_is_not_taken_is_sent_again_with_the_same_id_and_a_webhook_that_keeps_failing_is_an_incident()
+    {
+        receiver.Answer = call => call <= DeliveryRules.TriesUntilIncident ? (500, null) : (204, null);
+        await admin.ApplyAsync(Config());
+        await TestAsync("ops");
+        await using var database = await controlPlane.OpenDatabaseAsync();
+        await NodeCalls.EventuallyAsync("tried until it works", async () =>
+        {
+            await database.ExecuteAsync("update webhook_delivery set next_at = now()");   // no need to wait here
+            return receiver.Calls.Count > DeliveryRules.TriesUntilIncident;
+        });
+        Assert.Single(receiver.Calls.Select(call => call.NoticeId).Distinct());
+        Assert.All(receiver.Calls, Signed);
+        var delivery = await DeliveryAsync("sent");
+        Assert.Equal((6, 204), ((int)delivery["attempts"]!, (int)delivery["status"]!));
+        JsonNode? incident = null;
+        await NodeCalls.EventuallyAsync("the incident is over", async () => (incident = (await admin.GetJsonAsync("/api/v1/incidents?kind=webhook"))[0]) is not null && !(bool)incident["open"]!);
+        Assert.Equal(("ops", "not_taken"), ((string)incident!["subject"]!, (string)incident["cause"]!));
+    }
+
+    [Fact]
+    public async Task What_is_never_taken_is_given_up_and_that_is_an_incident()
+    {
+        receiver.Answer = _ => (500, null);
+        await admin.ApplyAsync(Config());
+        await using var database = await controlPlane.OpenDatabaseAsync();
+        await TestAsync("ops");
+        await NodeCalls.EventuallyAsync("given up", async () =>
+        {
+            await database.ExecuteAsync("update webhook_delivery set created_at = now() - interval '25 hours', next_at = now()");
+            return (await admin.GetJsonAsync("/api/v1/webhooks/deliveries?state=given_up")).AsArray().Count == 1;
+        });
+        var delivery = await DeliveryAsync("given_up");
+        Assert.Equal((500, "no, thank you"), ((int)delivery["status"]!, (string)delivery["words"]!));
+        await NodeCalls.EventuallyAsync("it is an incident", async () => (await admin.GetJsonAsync("/api/v1/incidents?kind=webhook&open=true")).AsArray().Count == 1);
+    }
+
+    [Fact]
+    public async Task Two_control_planes_send_each_notice_once_and_one_dead_receiver_holds_up_nobody()
+    {
+        await admin.ApplyAsync(Config($$"""
+            webhooks:
+              - {name: dead, url: "http://127.0.0.1:1/"}
+              - {name: slack, url: "{{receiver.Url}}/slack", format: slack}
+              - {name: ops, url: "{{receiver.Url}}/ops", secret: {{Secret}}}
+            """, webhook: false));
+        await using var another = controlPlane.Another();
+        using var other = another.Admin();
+        await NodeCalls.EventuallyAsync("the other one knows the configuration", async () => (await other.GetJsonAsync("/api/v1/status"))["revision"] is not null);
+        for (var i = 0; i < 20; i++)
+        {
+            foreach (var name in new[] { "dead", "slack", "ops" }) await (i % 2 == 0 ? admin : other).SendAsync(HttpMethod.Post, $"/api/v1/webhooks/{name}/test", expect: HttpStatusCode.Accepted);
+        }
+        await NodeCalls.EventuallyAsync("all are sent", async () => (await admin.GetJsonAsync("/api/v1/webhooks/deliveries?state=sent&limit=500")).AsArray().Count == 40);
+        Assert.Equal(40, receiver.Calls.Count);
+        Assert.Equal(40, receiver.Calls.Select(call => call.NoticeId).Distinct().Count());
+        Assert.All(receiver.Calls.Where(call => call.Path == "/slack"), call => Assert.StartsWith("TEST of the webhook slack", (string)call.Json["text"]!));
+        Assert.Contains((await admin.GetJsonAsync("/api/v1/webhooks/deliveries?webhook=dead&limit=500")).AsArray(), delivery => (string?)delivery!["words"] == "ConnectionRefused");
+    }
+
+    [Theory]
+    [InlineData("http://10.255.255.1:9/x", "http goes to loopback only")]
+    [InlineData("https://10.255.255.1:9/x", "10.255.255.1 is a private address, which is not allowed")]
+    [InlineData("https://[::ffff:169.254.169.254]/latest/meta-data", "is a link-local or metadata address")]
+    [InlineData("https://0.0.0.0/", "0.0.0.0 is a reserved address")]
+    [InlineData("ftp://127.0.0.1/", "not an http or https address")]
+    public async Task A_url_leads_nowhere_where_it_may_not(string url, string words)
+    {
+        var file = Path.Combine(Path.GetDirectoryName(controlPlane.SecretKeyFile)!, "url");
+        await File.WriteAllTextAsync(file, url + "\n");
+        await admin.ApplyAsync(Config($$"""webhooks: [{name: ops, url: "file:{{file}}"}]""", webhook: false));
+        await TestAsync("ops");
+        await NodeCalls.EventuallyAsync("it was tried", async () => (await DeliveryAsync("pending"))["words"] is not null);
+        Assert.Contains(words, (string)(await DeliveryAsync("pending"))["words"]!);
+    }
+
+    [Fact]
+    public async Task A_redirect_is_not_followed_and_a_name_is_judged_by_where_it_leads()
+    {
+        receiver.Answer = call => call == 1 ? (307, receiver.Url + "/elsewhere") : (200, null);
+        await admin.ApplyAsync(Config());
+        await TestAsync("ops");
+        await NodeCalls.EventuallyAsync("it was tried", async () => (await DeliveryAsync("pending"))["words"] is not null);
+        Assert.Equal("redirects are not followed", (string)(await DeliveryAsync("pending"))["words"]!);
+        Assert.Equal("/ops", Assert.Single(receiver.Calls).Path);
+    }
+
+    [Fact]
+    public async Task A_webhook_that_is_not_there_is_not_found() => await admin.SendAsync(HttpMethod.Post, "/api/v1/webhooks/nobody/test", expect: HttpStatusCode.NotFound);
+
+    private string Config(string more = "", bool webhook = true) => $$"""
+        instances:
+          - {name: a, base_url: "http://127.0.0.1:9001"}
+          - {name: b, base_url: "http://127.0.0.1:9002"}
+        pools:
+          - {name: chat, models: [chat], tiers: [{name: primary, instances: [a, b]}]}
+        {{(webhook ? $"webhooks: [{{name: ops, url: \"{receiver.Url}/ops\", secret: {Secret}}}]" : "")}}
+        {{more}}
+        """;
+
+    private static Task OutAsync(System.Data.Common.DbConnection database, params string[] instances) => database.ExecuteAsync("""
+        insert into incident (kind, subject, since, cause, evidence, last_event_at) select 'probe', i, now(), 'bad_gateway', '{"first":{},"last":{},"causes":{}}', now() from unnest(@instances) i
+        """, new { instances });
+
+    private Task<JsonNode> TestAsync(string webhook) => admin.SendAsync(HttpMethod.Post, $"/api/v1/webhooks/{webhook}/test", expect: HttpStatusCode.Accepted);
+
+    private async Task<JsonNode> DeliveryAsync(string state)
+    {
+        JsonArray found = [];
+        await NodeCalls.EventuallyAsync($"a delivery is {state}", async () => (found = (await admin.GetJsonAsync($"/api/v1/webhooks/deliveries?state={state}")).AsArray()).Count == 1);
+        return found[0]!;
+    }
+
+    private static void Signed(WebhookReceiver.Call call)
+    {
+        var parts = call.Signature!.Split(',').ToDictionary(part => part.Split('=')[0], part => part.Split('=')[1]);
+        var signed = Encoding.UTF8.GetBytes(parts["t"] + ".").Concat(call.Body).ToArray();
+        Assert.Equal(Convert.ToHexStringLower(HMACSHA256.HashData(Encoding.UTF8.GetBytes(Secret), signed)), parts["v1"]);
+        Assert.InRange(long.Parse(parts["t"], CultureInfo.InvariantCulture), DateTimeOffset.UtcNow.ToUnixTimeSeconds() - 60, DateTimeOffset.UtcNow.ToUnixTimeSeconds() + 5);
+    }
+}
