@@ -85,14 +85,19 @@ public sealed class AlertTests(PostgresFixture postgres) : IAsyncLifetime
         Assert.Equal(("ada", "moving house"), ((string)(await admin.GetJsonAsync("/api/v1/silences?all=true"))[0]!["created_by"]!, (string)silence["reason"]!));
     }
 
-    [Theory]
-    [InlineData("""{"until":"2020-01-01T00:00:00Z","reason":"x"}""")]
-    [InlineData("""{"until":"2999-01-01T00:00:00Z","reason":"x"}""")]
-    [InlineData("""{"until":"SOON","reason":""}""")]
-    [InlineData("""{"until":"SOON","reason":"x","rule":"Not A Name"}""")]
-    [InlineData("""{"until":"SOON","reason":"x","by":"a\nb"}""")]
-    public async Task A_silence_without_end_reason_or_name_is_refused(string body) =>
-        await admin.SendAsync(HttpMethod.Post, "/api/v1/silences", Body.Json(body.Replace("SOON", DateTime.UtcNow.AddHours(1).ToString("o", CultureInfo.InvariantCulture))), HttpStatusCode.BadRequest);
+    [Fact]
+    public async Task A_silence_without_end_reason_or_name_is_refused()
+    {
+        var soon = DateTime.UtcNow.AddHours(1).ToString("o", CultureInfo.InvariantCulture);
+        foreach (var body in new[]
+        {
+            """{"until":"2020-01-01T00:00:00Z","reason":"x"}""", """{"until":"2999-01-01T00:00:00Z","reason":"x"}""",
+            $$"""{"until":"{{soon}}","reason":""}""", $$"""{"until":"{{soon}}","reason":"x","rule":"Not A Name"}""", $$"""{"until":"{{soon}}","reason":"x","by":"a\nb"}""",
+        })
+        {
+            await admin.SendAsync(HttpMethod.Post, "/api/v1/silences", Body.Json(body), HttpStatusCode.BadRequest);
+        }
+    }
 
     [Fact]
     public async Task Without_rules_the_defaults_are_in_force()
@@ -121,7 +126,8 @@ public sealed class AlertTests(PostgresFixture postgres) : IAsyncLifetime
         var delivery = await DeliveryAsync("sent");
         Assert.Equal((6, 204), ((int)delivery["attempts"]!, (int)delivery["status"]!));
         JsonNode? incident = null;
-        await NodeCalls.EventuallyAsync("the incident is over", async () => (incident = (await admin.GetJsonAsync("/api/v1/incidents?kind=webhook"))[0]) is not null && !(bool)incident["open"]!);
+        await NodeCalls.EventuallyAsync("the incident is over", async () =>
+            (incident = (await admin.GetJsonAsync("/api/v1/incidents?kind=webhook&open=false")).AsArray().SingleOrDefault()) is not null);
         Assert.Equal(("ops", "not_taken"), ((string)incident!["subject"]!, (string)incident["cause"]!));
     }
 
@@ -165,24 +171,29 @@ public sealed class AlertTests(PostgresFixture postgres) : IAsyncLifetime
         Assert.Contains((await admin.GetJsonAsync("/api/v1/webhooks/deliveries?webhook=dead&limit=500")).AsArray(), delivery => (string?)delivery!["words"] == "ConnectionRefused");
     }
 
-    [Theory]
-    [InlineData("http://10.255.255.1:9/x", "http goes to loopback only")]
-    [InlineData("https://10.255.255.1:9/x", "10.255.255.1 is a private address, which is not allowed")]
-    [InlineData("https://[::ffff:169.254.169.254]/latest/meta-data", "is a link-local or metadata address")]
-    [InlineData("https://0.0.0.0/", "0.0.0.0 is a reserved address")]
-    [InlineData("ftp://127.0.0.1/", "not an http or https address")]
-    public async Task A_url_leads_nowhere_where_it_may_not(string url, string words)
+    [Fact]
+    public async Task A_url_leads_nowhere_where_it_may_not()
     {
-        var file = Path.Combine(Path.GetDirectoryName(controlPlane.SecretKeyFile)!, "url");
-        await File.WriteAllTextAsync(file, url + "\n");
-        await admin.ApplyAsync(Config($$"""webhooks: [{name: ops, url: "file:{{file}}"}]""", webhook: false));
-        await TestAsync("ops");
-        await NodeCalls.EventuallyAsync("it was tried", async () => (await DeliveryAsync("pending"))["words"] is not null);
-        Assert.Contains(words, (string)(await DeliveryAsync("pending"))["words"]!);
+        (string Url, string Words)[] cases =
+        [
+            ("http://10.255.255.1:9/x", "http goes to loopback only"),
+            ("https://10.255.255.1:9/x", "10.255.255.1 is a private address, which is not allowed"),
+            ("https://[::ffff:169.254.169.254]/latest/meta-data", "is a link-local or metadata address"),
+            ("https://0.0.0.0/", "0.0.0.0 is a reserved address"),
+            ("ftp://127.0.0.1/", "not an http or https address"),
+        ];
+        var directory = Path.GetDirectoryName(controlPlane.SecretKeyFile)!;
+        foreach (var (i, one) in cases.Index()) await File.WriteAllTextAsync(Path.Combine(directory, $"url-{i}"), one.Url + "\n");
+        await admin.ApplyAsync(Config("webhooks:\n" + string.Join('\n', cases.Index().Select(one => $"  - {{name: w{one.Index}, url: \"file:{directory}/url-{one.Index}\"}}")), webhook: false));
+        foreach (var (i, _) in cases.Index()) await TestAsync($"w{i}");
+        JsonArray tried = [];
+        await NodeCalls.EventuallyAsync("all were tried", async () =>
+            (tried = (await admin.GetJsonAsync("/api/v1/webhooks/deliveries?state=pending")).AsArray()).Count(delivery => delivery!["words"] is not null) == cases.Length);
+        foreach (var (i, one) in cases.Index()) Assert.Contains(one.Words, (string)tried.Single(delivery => (string)delivery!["webhook"]! == $"w{i}")!["words"]!);
     }
 
     [Fact]
-    public async Task A_redirect_is_not_followed_and_a_name_is_judged_by_where_it_leads()
+    public async Task A_redirect_is_not_followed()
     {
         receiver.Answer = call => call == 1 ? (307, receiver.Url + "/elsewhere") : (200, null);
         await admin.ApplyAsync(Config());
