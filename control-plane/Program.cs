@@ -6,6 +6,7 @@ using Evenkeel.Clients;
 using Evenkeel.Config;
 using Evenkeel.Dashboard;
 using Evenkeel.Database;
+using Evenkeel.Ghosts;
 using Evenkeel.Health;
 using Evenkeel.Incidents;
 using Evenkeel.Instances;
@@ -58,6 +59,7 @@ try
     builder.Services.AddSingleton<RevisionStore>();
     builder.Services.AddPublishing();
     builder.Services.AddHealth();
+    builder.Services.AddGhosts();
     builder.Services.AddIncidents();
     builder.Services.AddTelemetry();
     builder.Services.AddAlerts();
@@ -94,6 +96,7 @@ try
     app.MapRevisions();
     app.MapNodes();
     app.MapInstanceHealth();
+    app.MapGhosts();
     app.MapIncidents();
     app.MapTelemetry();
     app.MapAlerts();

@@ -271,6 +271,8 @@ internal sealed class FaultList
 
     public bool IsEmpty => _faults.Count == 0;
 
+    public int Count => _faults.Count;
+
     public bool IsFull => _faults.Count >= Most;
 
     public void Add(string path, string message, int? line = null)

@@ -1,8 +1,10 @@
+using System.Diagnostics;
 using System.Net;
 using System.Net.Http.Headers;
 using System.Text;
 using System.Text.Json;
 using Evenkeel.Config;
+using Evenkeel.Ghosts;
 using Evenkeel.Health;
 using Evenkeel.Incidents;
 using Evenkeel.Nodes;
@@ -25,6 +27,11 @@ public abstract record PushResult
     public sealed record Failed(string Fault) : PushResult;
 }
 
+/// <summary>What POST /samples/_take answers: bodies of clients' requests, as they came.</summary>
+public sealed record NodeSamples(IReadOnlyList<NodeSample> Samples);
+
+public sealed record NodeSample(string Pool, string Body);
+
 /// <summary>Calls to the admin listeners of nodes, with the node token, each bounded in time and size.</summary>
 public sealed class NodeAdmin : IDisposable
 {
@@ -35,6 +42,7 @@ public sealed class NodeAdmin : IDisposable
     private static readonly TimeSpan TelemetryTimeout = TimeSpan.FromSeconds(10);
     private const int AnswerMaxBytes = 4 * 1024 * 1024;
     private const int DoorAnswerMaxBytes = 64 * 1024;
+    private const int GhostAnswerMaxBytes = 1024 * 1024;
 
     private readonly HttpClient http;
 
@@ -144,6 +152,68 @@ public sealed class NodeAdmin : IDisposable
         catch (Exception failure) when (failure is HttpRequestException or IOException)
         {
             return new DoorAnswer(null, null, "", $"its admin listener does not answer: {failure.Message}");
+        }
+    }
+
+    /// <summary>Sends a ghost to an instance's door and reads its answer as it comes.</summary>
+    public async Task<GhostAnswer> AskAsync(string adminUrl, string instance, string body, TimeSpan timeout, CancellationToken cancel)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Post, $"{adminUrl.TrimEnd('/')}/instances/{instance}/v1/chat/completions")
+        {
+            Content = new StringContent(body, Encoding.UTF8, "application/json"),
+            Headers = { { "x-evenkeel-ghost", "1" }, { "x-ek-usage", "1" } },
+        };
+        using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        bounded.CancelAfter(timeout);
+        var watch = Stopwatch.StartNew();
+        int Ms() => (int)watch.ElapsedMilliseconds;
+        var reader = new AnswerReader();
+        var hasBegun = false;
+        try
+        {
+            using var response = await http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, bounded.Token);
+            hasBegun = true;
+            await using var stream = await response.Content.ReadAsStreamAsync(bounded.Token);
+            using var bytes = new BoundedStream(stream, GhostAnswerMaxBytes);
+            using var text = new StreamReader(bytes, Encoding.UTF8);
+            if (response.StatusCode == HttpStatusCode.OK && response.Content.Headers.ContentType?.MediaType == "text/event-stream")
+            {
+                while (await text.ReadLineAsync(bounded.Token) is { } line && reader.Line(line, Ms())) { }
+                return reader.Answer(Ms());
+            }
+            var whole = await text.ReadToEndAsync(bounded.Token);
+            if (response.StatusCode != HttpStatusCode.OK)
+            {
+                var outcome = response.Headers.TryGetValues("x-ek-outcome", out var words) ? words.First() : null;
+                return AnswerReader.Failed(outcome, outcome is null ? $"the node answers {(int)response.StatusCode}" : $"{(int)response.StatusCode} {whole}", Ms());
+            }
+            reader.Whole(whole, Ms());
+            return reader.Answer(Ms());
+        }
+        catch (OperationCanceledException) when (!cancel.IsCancellationRequested)
+        {
+            if (hasBegun) return reader.Answer(Ms()) with { Outcome = "stalled", Words = "the answer did not end in time" };
+            return (await StatusAsync(adminUrl, cancel)).Fault is { } fault ? AnswerReader.Failed(null, fault, Ms()) : AnswerReader.Failed("timeout_first_token", "no answer in time", Ms());
+        }
+        catch (Exception failure) when (failure is HttpRequestException or IOException)
+        {
+            return hasBegun ? reader.Answer(Ms()) : AnswerReader.Failed(null, $"its admin listener does not answer: {failure.Message}", Ms());
+        }
+    }
+
+    /// <summary>Takes sampled requests out of a node's memory; none when it does not answer as it should.</summary>
+    public async Task<IReadOnlyList<NodeSample>> TakeSamplesAsync(string adminUrl, CancellationToken cancel)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Post, adminUrl.TrimEnd('/') + "/samples/_take");
+        var (status, body, _) = await SendAsync(request, EventsTimeout, cancel);
+        if (status != HttpStatusCode.OK) return [];
+        try
+        {
+            return JsonSerializer.Deserialize<NodeSamples>(body, ConfigJson.Options)?.Samples ?? [];
+        }
+        catch (JsonException)
+        {
+            return [];
         }
     }
 
