@@ -301,6 +301,12 @@ function M.serve()
     attempt.body, attempt.model = body, var.http_x_ek_model or inst.model
     if not given then                               -- a continuation, or somebody who knocks directly
       attempt.prefix, call.show_usage = var.http_x_ek_prefix, var.http_x_ek_usage ~= nil
+      if var.http_x_evenkeel_ghost then             -- it takes a permit like a client's call, and never comes on top of a full house
+        if not slots.acquire(inst.keys.in_flight, live.view(inst, attempt.started).limit) then
+          return fail(attempt, "saturated", "all its permits are out")
+        end
+        attempt.ghost_at = inst.keys.in_flight
+      end
     end
     if attempt.prefix == "beta" then path = match(inst.path, "^(.-)/v1$") or inst.path path = path .. "/beta" .. sub(uri, 4) end
   end
@@ -337,7 +343,8 @@ function M.log()
   local attempt = ngx.ctx.attempt
   if not attempt or not attempt.inst then return end
   if not attempt.reported then report(attempt, "client_gone", now()) end
-  if attempt.continued_at then slots.release(attempt.continued_at) end
+  local permit = attempt.continued_at or attempt.ghost_at
+  if permit then slots.release(permit) end
 end
 
 -- -------------------------------------------------------------------------------------------------------- recovery probes

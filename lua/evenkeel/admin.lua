@@ -4,6 +4,7 @@
 --   GET  /status             revision, state, digest, workers; ?format=text for scripts
 --   GET  /stats              live numbers of instances and pools
 --   GET  /events?after=N     state changes, at most 1000 at a time
+--   POST /samples/_take      sampled requests of clients, which are forgotten here with that
 --   PUT  /spending           this node's share of the clients' limits, what others have spent of their budgets → what was spent here
 --   POST /instances/{name}/_reset   close the breaker, end cooldown and block (an operator acts)
 --   ANY  /instances/{name}/… the door of that instance
@@ -15,6 +16,7 @@ local limits = require "evenkeel.limits"
 local live = require "evenkeel.live"
 local balancer = require "evenkeel.balancer"
 local request_body = require "evenkeel.request_body"
+local samples = require "evenkeel.samples"
 local slots = require "evenkeel.slots"
 local spending = require "evenkeel.spending"
 local snapshots = require "evenkeel.snapshot"
@@ -74,7 +76,8 @@ local function instance_stats(inst, at)
   local calls, failed = breaker.window(dict, k.breaker, inst.breaker, at)
   local function weight(latency_s)
     return balancer.live_weight {
-      weight = inst.weight * v.warmth * inst.weight_factor, in_flight = in_flight, limit = v.limit, base_latency_s = inst.base_latency_s, latency_s = latency_s,
+      weight = inst.weight * v.warmth * inst.weight_factor, in_flight = in_flight, limit = v.limit,
+      base_latency_s = inst.base_latency_s, latency_s = latency_s,
     }
   end
   return {
@@ -123,7 +126,13 @@ local function put_spending()
   return answer(200, spending.exchange(snapshot and snapshot.clients or {}, told.clients, told.born, ngx.now()))
 end
 
+local function take_samples()
+  ngx.header["Content-Type"] = "application/json"
+  ngx.print(samples.take(ngx.shared.evenkeel_samples))
+end
+
 local ROUTES = {
+  ["POST /samples/_take"] = take_samples,
   ["PUT /spending"] = put_spending,
   ["PUT /snapshot"] = put_snapshot, ["GET /status"] = status, ["GET /stats"] = stats, ["GET /events"] = list_events,
 }

@@ -21,6 +21,7 @@ local live = require "evenkeel.live"
 local pool_breaker = require "evenkeel.pool_breaker"
 local queue = require "evenkeel.queue"
 local request_body = require "evenkeel.request_body"
+local samples = require "evenkeel.samples"
 local slots = require "evenkeel.slots"
 local snapshots = require "evenkeel.snapshot"
 
@@ -173,6 +174,7 @@ function M.access()
   var.ek_ref = last_ref
   var.ek_pool = pool.name
   ngx.ctx.ek = req
+  if pool.ghost_sample then samples.offer(ngx.shared.evenkeel_samples, pool, kind, body, random) end
   req.keep = answers.keepable(pool, info, body)
   budget.request(pool, at)
   enter_tier(req, var, 1)

@@ -46,6 +46,9 @@ internal sealed class FakeNode : IAsyncDisposable
     public Func<long, string> Traces { get; set; } = _ => """{"traces":[],"begin":0,"last":0,"dropped":0,"sampled_out":0}""";
     public Func<string> Stats { get; set; } = () => """{"instances":{},"pools":{}}""";
 
+    /// <summary>What POST /samples/_take answers.</summary>
+    public string Samples { get; set; } = """{"samples":[]}""";
+
     /// <summary>A worker that drains after a reload: alive, silent, and of the past.</summary>
     public bool HasDrainingWorker { get; set; }
 
@@ -65,6 +68,7 @@ internal sealed class FakeNode : IAsyncDisposable
         app.MapPut("/snapshot", (Delegate)node.PutAsync);
         app.MapGet("/status", () => Results.Json(node.Status()));
         app.Map("/instances/{name}/{**rest}", (Delegate)node.KnockAsync);
+        app.MapPost("/samples/_take", () => Results.Content(node.Samples, "application/json"));
         app.MapGet("/events", (long after) => Results.Content(node.Events(after), "application/json"));
         app.MapGet("/telemetry", (long after, long? from) => Results.Content(node.Telemetry(after, from ?? 0), "application/json"));
         app.MapGet("/traces", (long after) => Results.Content(node.Traces(after), "application/json"));

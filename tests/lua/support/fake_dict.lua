@@ -128,6 +128,13 @@ function FakeDict:rpush(key, value)
   return #entry.list
 end
 
+function FakeDict:llen(key)
+  local entry = entry_of(self, key_of(key))
+  if not entry then return 0 end
+  if not entry.list then return nil, "value not a list" end
+  return #entry.list
+end
+
 function FakeDict:lpop(key)
   key = key_of(key)
   local entry = entry_of(self, key)
