@@ -110,11 +110,11 @@ function M.compile(raw)
   snapshot.clients, snapshot.client_keys = {}, {}
   for _, client in ipairs(doc.clients or {}) do
     snapshot.clients[client.name] = client
-    limits.compile(client)
     for _, key in ipairs(client.keys) do
       local ends = math.min(key["until"] or math.huge, client.expires or math.huge)
       snapshot.client_keys[key.sha256] = { client = client, ends = ends < math.huge and ends or nil }
     end
+    limits.compile(client)                -- last: from here on client.keys are those of its state
     if client.models and #client.models > 0 then
       client.may = {}
       for _, model in ipairs(client.models) do client.may[model] = true end
