@@ -12,11 +12,13 @@ local events = require "evenkeel.events"
 local errors = require "evenkeel.errors"
 local json_scan = require "evenkeel.json_scan"
 local live = require "evenkeel.live"
+local meter = require "evenkeel.meter"
 local outcomes = require "evenkeel.outcome"
 local relay = require "evenkeel.relay"
 local request_body = require "evenkeel.request_body"
 local slots = require "evenkeel.slots"
 local snapshots = require "evenkeel.snapshot"
+local telemetry = require "evenkeel.telemetry"
 local transport = require "evenkeel.transport"
 
 local ngx = ngx
@@ -94,11 +96,17 @@ end
 
 -- ------------------------------------------------------------------------------------------------------------- the result
 
+local function tell_limit(inst, at)
+  local news, limit = live.limit_news(inst, at)
+  if news then events.add("limit_" .. news, inst.name, { limit = limit, max_connections = inst.max_connections }) end
+end
+
 --- Feed breaker, cooldown, limit and latency with what became of an attempt. Once per attempt.
 local function report(attempt, outcome, at)
   if attempt.reported then return end
   attempt.reported = true
   attempt.outcome = outcome
+  meter.attempt(attempt, outcome, at)
   if not attempt.kind then                      -- a probe or a look: it proves a key and a connection, not the service or its account
     if outcome == "ok" and live.unblock(attempt.inst, "auth") then events.add("unblocked", attempt.inst.name, { outcome = outcome }) end
     return
@@ -115,6 +123,7 @@ local function report(attempt, outcome, at)
     if live.view(inst, at).refused then             -- lately: there is something to forgive or to learn
       live.forgive(inst, attempt.started)
       live.bore(inst, slots.count(k.in_flight), at)
+      tell_limit(inst, at)
     end
   elseif outcomes.FAILURES[outcome] then
     if outcome == "timeout_first_token" or outcome == "stalled" then
@@ -132,6 +141,7 @@ local function report(attempt, outcome, at)
     end
   elseif outcome == "rate_limited" then
     local wait_s = live.rate_limited(inst, attempt.retry_after_s, slots.count(k.in_flight), attempt.started, at, random)
+    tell_limit(inst, at)
     if wait_s then events.add("cooldown", inst.name, { outcome = outcome, seconds = wait_s, request_id = attempt.request_id }) end
   elseif outcome == "auth" or outcome == "quota" then
     local news, block_s = live.block(inst, outcome)
@@ -167,6 +177,7 @@ end
 
 -- The provider's own answer, unchanged.
 local function pass_on(attempt, outcome, status, content_type, body)
+  attempt.passed_on = true
   report(attempt, outcome, now())
   ngx.status = status
   local header = ngx.header
@@ -233,12 +244,15 @@ local function keep(attempt, body)
 end
 
 local function json_answer(attempt, conn, head)
-  local body, why = transport.read_all(conn, MAX_JSON_ANSWER, attempt.deadline)
+  local body, why, bytes = transport.read_all(conn, MAX_JSON_ANSWER, attempt.deadline)
   if not body then
+    attempt.bytes = bytes
     return fail(attempt, why == "timeout" and "stalled" or why == "too large" and "bad_gateway" or "truncated", "answer cut: " .. why)
   end
   local at = now()
-  local verdict = relay.judge_json(body, attempt.kind)
+  local verdict
+  verdict, attempt.usage = relay.judge_json(body, attempt.kind)
+  attempt.answered, attempt.bytes = verdict == "ok" or verdict == "empty", #body
   if verdict == "error" then
     local outcome = outcomes.of_error(200, body)
     if outcomes.RETRYABLE[outcome] then return fail(attempt, outcome, sub(body, 1, 200)) end
@@ -259,6 +273,19 @@ local function json_answer(attempt, conn, head)
   ngx.print(body)
   ngx.eof()
   keep(attempt, body)
+end
+
+-- Who knocks directly: another adapter that continues a stream, a ghost (the control plane's, for a pool), else it is a probe. None of
+-- these headers comes from a client: the edge passes no headers on.
+local function whose(attempt, var, snapshot)
+  local continues, ghost = var.http_x_ek_continues, var.http_x_evenkeel_ghost
+  local call = attempt.call
+  if continues then
+    local pool, client = match(continues, "^([^,]*),([^,]*)$")
+    attempt.traffic, call.pool, call.client = "resumed", pool, client ~= "" and client or nil
+  elseif ghost then
+    attempt.traffic, call.pool = "ghost", snapshot.pools[ghost] and ghost or nil
+  end
 end
 
 -- The door that was knocked on tells the instance: "unix:run/instances/NAME.sock".
@@ -301,12 +328,15 @@ function M.serve()
     attempt.body, attempt.model = body, var.http_x_ek_model or inst.model
     if not given then                               -- a continuation, or somebody who knocks directly
       attempt.prefix, call.show_usage = var.http_x_ek_prefix, var.http_x_ek_usage ~= nil
+      whose(attempt, var, snapshot)
       if var.http_x_evenkeel_ghost then             -- it takes a permit like a client's call, and never comes on top of a full house
         if not slots.acquire(inst.keys.in_flight, live.view(inst, attempt.started).limit) then
           return fail(attempt, "saturated", "all its permits are out")
         end
         attempt.ghost_at = inst.keys.in_flight
       end
+    else
+      attempt.traffic = "client"
     end
     if attempt.prefix == "beta" then path = match(inst.path, "^(.-)/v1$") or inst.path path = path .. "/beta" .. sub(uri, 4) end
   end
@@ -330,6 +360,7 @@ function perform(attempt)
     return fail(attempt, outcome, words)
   end
   if head.status ~= 200 then return error_answer(attempt, conn, head) end
+  attempt.answered = true
 
   local content_type = head.headers["content-type"] or ""
   if stream and find(content_type, "event-stream", 1, true) or (stream and not find(content_type, "json", 1, true)) then
@@ -345,6 +376,7 @@ function M.log()
   if not attempt.reported then report(attempt, "client_gone", now()) end
   local permit = attempt.continued_at or attempt.ghost_at
   if permit then slots.release(permit) end
+  telemetry.over()
 end
 
 -- -------------------------------------------------------------------------------------------------------- recovery probes

@@ -6,6 +6,9 @@
 --   GET  /events?after=N     state changes, at most 1000 at a time
 --   POST /samples/_take      sampled requests of clients, which are forgotten here with that
 --   PUT  /spending           this node's share of the clients' limits, what others have spent of their budgets → what was spent here
+--   GET  /metrics            for Prometheus                       (docs/telemetry.md tells of this and the next two)
+--   GET  /telemetry?after=N  the counters that changed after N, at most 2000 at a time
+--   GET  /traces?after=N     requests, at most 1000 at a time
 --   POST /instances/{name}/_reset   close the breaker, end cooldown and block (an operator acts)
 --   ANY  /instances/{name}/… the door of that instance
 
@@ -21,6 +24,8 @@ local slots = require "evenkeel.slots"
 local spending = require "evenkeel.spending"
 local snapshots = require "evenkeel.snapshot"
 local node = require "evenkeel.node"
+local telemetry = require "evenkeel.telemetry"
+local traces = require "evenkeel.traces"
 
 local M = {}
 
@@ -131,10 +136,31 @@ local function take_samples()
   ngx.print(samples.take(ngx.shared.evenkeel_samples))
 end
 
+local function list_traces()
+  local list, last, dropped, left_out = traces.after(tonumber(ngx.var.arg_after) or 0, 1000)
+  ngx.header["Content-Type"] = "application/json"
+  ngx.print('{"traces":[', table.concat(list, ","), '],"begin":', traces.begin(), ',"last":', last, ',"dropped":', dropped,
+    ',"sampled_out":', left_out, "}")
+end
+
+local function tell_counters()
+  ngx.header["Content-Type"] = "application/json"
+  telemetry.json(tonumber(ngx.var.arg_after) or 0, tonumber(ngx.var.arg_from) or 1, ngx.print, ngx.now())
+end
+
+local function metrics()
+  ngx.header["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
+  local snapshot = snapshots.current()
+  local live_numbers, at = {}, ngx.now()
+  for name, inst in pairs(snapshot and snapshot.instances or {}) do live_numbers[name] = instance_stats(inst, at) end
+  telemetry.text(snapshot, live_numbers, ngx.print)
+end
+
 local ROUTES = {
   ["POST /samples/_take"] = take_samples,
   ["PUT /spending"] = put_spending,
   ["PUT /snapshot"] = put_snapshot, ["GET /status"] = status, ["GET /stats"] = stats, ["GET /events"] = list_events,
+  ["GET /traces"] = list_traces, ["GET /telemetry"] = tell_counters, ["GET /metrics"] = metrics,
 }
 
 function M.serve()
@@ -155,13 +181,13 @@ function M.open_door()
     if ngx.req.get_method() ~= "POST" then return answer(405, { error = "use POST" }) end
     local dict = ngx.shared.evenkeel_state
     breaker.close(dict, inst.keys.breaker, inst.breaker, ngx.now())
-    for _, key in ipairs { "cooldown", "strikes", "limit", "blocked" } do dict:delete(inst.keys[key]) end
+    for _, key in ipairs { "cooldown", "strikes", "limit", "limit_low", "blocked" } do dict:delete(inst.keys[key]) end
     live.touch(inst)
     events.add("reset", name, {})
     return answer(204)
   end
   ngx.req.set_uri(rest)
-  for _, header in ipairs { "x-ek-call", "x-ek-model", "x-ek-prefix" } do ngx.req.clear_header(header) end
+  for _, header in ipairs { "x-ek-call", "x-ek-model", "x-ek-prefix", "x-ek-ref", "x-ek-continues" } do ngx.req.clear_header(header) end
   ngx.var.ek_door = inst.door
 end
 

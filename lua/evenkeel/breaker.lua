@@ -148,6 +148,11 @@ function M.close(store, k, cfg, now)
   store:delete(k.until_)           -- last: until then nobody counts
 end
 
+--- Is this the first trial of the half-open time that began at `until_`? True for one worker only.
+function M.first_trial(store, k, until_)
+  return (store:add(k.turn .. "trial:" .. until_, true, LONGEST_CALL_S))
+end
+
 --- A probe turned good while the breaker is open: go to half-open now. @return true if it was open
 function M.end_wait(store, k, now)
   local state = M.state(store, k, now)

@@ -11,19 +11,24 @@
 local balancer_api = require "ngx.balancer"
 local answers = require "evenkeel.answers"
 local balancer = require "evenkeel.balancer"
+local breaker = require "evenkeel.breaker"
 local budget = require "evenkeel.budget"
 local clients = require "evenkeel.clients"
+local degradation = require "evenkeel.degradation"
 local errors = require "evenkeel.errors"
+local events = require "evenkeel.events"
 local escalation = require "evenkeel.escalation"
 local json_scan = require "evenkeel.json_scan"
 local limits = require "evenkeel.limits"
 local live = require "evenkeel.live"
+local meter = require "evenkeel.meter"
 local pool_breaker = require "evenkeel.pool_breaker"
 local queue = require "evenkeel.queue"
 local request_body = require "evenkeel.request_body"
 local samples = require "evenkeel.samples"
 local slots = require "evenkeel.slots"
 local snapshots = require "evenkeel.snapshot"
+local telemetry = require "evenkeel.telemetry"
 
 local ngx = ngx
 local tonumber, random, ceil = tonumber, math.random, math.ceil
@@ -140,6 +145,7 @@ function M.access()
   end
 
   local body = request_body.read()
+  local arrived = meter.clock_s()
   local info, message = json_scan.scan(body)
   if not info then
     return errors.send(400, "invalid_json", "The request body is not usable: " .. message .. ".")
@@ -163,7 +169,8 @@ function M.access()
   local stream = info.stream == true and kind ~= "embeddings"
   local req = {
     snapshot = snapshot, pool = pool, kind = kind, stream = stream, latency_kind = stream and "stream" or "json",
-    client = client, permit = permit, model = model, started = at, deadline = given and at + given or nil,
+    client = client, permit = permit, model = model, started = at, arrived = arrived,
+    deadline = given and at + given or nil,
     attempts = 0, hops = 0, scan = info,
     usage = info.include_usage and 1 or (info.stream_options_s and 2 or 0),
     resume = stream and var.http_x_evenkeel_resume ~= "off",
@@ -272,12 +279,18 @@ local function choose(req, at)
     if ok and v.breaker == "half_open" then
       if slots.acquire(inst.keys.breaker.trials, inst.breaker.half_open_max_requests) then
         req.trial = true
+        if breaker.first_trial(ngx.shared.evenkeel_state, inst.keys.breaker, v.open_until) then
+          events.add("breaker_half_open", inst.name, { why = "trial" })
+        end
       else
         slots.release(inst.keys.in_flight)
         ok = false
       end
     end
-    if ok then return inst, n > 1 end
+    if ok then
+      req.of, req.live_weight = n, balancer.live_weight(candidates[i])
+      return inst, n > 1
+    end
     candidates[i], candidates[n] = candidates[n], candidates[i]
     chosen_from[i], chosen_from[n] = chosen_from[n], chosen_from[i]
     n = n - 1
@@ -299,11 +312,6 @@ end
 
 M._choose, M._release = choose, release
 
-local function note(req, who, what)
-  local trace = req.trace
-  req.trace = trace and trace .. " " .. who .. ":" .. what or who .. ":" .. what
-end
-
 --- An attempt failed: give its permit back and remember it.
 local function settle(req, what)
   local inst = req.held
@@ -311,7 +319,7 @@ local function settle(req, what)
   req.last_outcome = what
   req.last_instance = inst
   req.tried[inst.name] = (req.tried[inst.name] or 0) + 1
-  note(req, inst.name, what)
+  if req.passed then meter.attempted(req, inst.name, what, now()) end
   release(req)
   live.touch(inst)                          -- the adapter may have run in another worker, which knows more than we do
 end
@@ -348,7 +356,9 @@ function M.balance()
     end
     req.held = inst
   end
+  if req.attempts == 0 then req.overhead_s = meter.clock_s() - req.arrived - (req.waited_s or 0) end
   req.passed = true
+  req.attempt_at = at
   req.reason = nil
   req.attempts = req.attempts + 1
   var.ek_instance = inst.name
@@ -401,6 +411,7 @@ function M.escalate()
     if action == "retry" then
       if wait_s > 0 then
         ngx.sleep(wait_s)
+        req.waited_s = (req.waited_s or 0) + now() - at
         req.waited = req.tier
       end
       req.tried = {}
@@ -409,6 +420,8 @@ function M.escalate()
       return
     elseif action == "queue" then
       local inst, why = queue.wait(req, wait_s, function() return (choose(req, now())) end)
+      local waited_s = now() - at
+      req.waited_s, req.queued_s = (req.waited_s or 0) + waited_s, (req.queued_s or 0) + waited_s
       if inst then
         req.held = inst
         return
@@ -438,9 +451,8 @@ function M.fallback()
   settle(req, "bad_gateway")
   local var = ngx.var
   var.ek_instance = ""
-  req.lost = true
-  note(req, "fallback", req.reason or "unavailable")
-  return answers.give(req, var)
+  req.lost = "default"
+  req.lost = answers.give(req, var)
 end
 
 --- Errors that nginx itself raised, in OpenAI's shape.
@@ -483,14 +495,15 @@ function M.log()
   queue.leave(req)
   if req.permit then limits.leave(req.permit) end
   local held = req.held
-  if held then
-    note(req, held.name, ngx.status == 499 and "client_gone" or (ngx.var.upstream_http_x_ek_outcome or "ok"))
-    release(req)
-  end
-  if req.trace then ngx.var.ek_trace = req.trace end
+  if held then release(req) end
+  local var, at = ngx.var, now()
+  local attempts, outcome = meter.request(req, var, ngx.status, held and req.passed and held, at)
+  var.ek_attempts_json = attempts
+  degradation.note(req.pool, req, outcome, at)
   local refused, answered = req.reason == "circuit_open", not req.lost or req.reason == "saturated"
-  pool_breaker.count(req.pool, refused and "refused" or answered and "accepted" or "failed", now())
+  pool_breaker.count(req.pool, refused and "refused" or answered and "accepted" or "failed", at)
   records[req.ref] = nil
+  telemetry.over()
 end
 
 return M

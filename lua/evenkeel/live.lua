@@ -30,7 +30,7 @@ function M.keys(name)
   return {
     in_flight = "f:" .. name, cooldown = "c:" .. name, strikes = "k:" .. name, blocked = "x:" .. name, probe = "p:" .. name,
     no_usage = "nu:" .. name,
-    limit = "l:" .. name, limit_at = "la:" .. name, limit_ok = "lo:" .. name, limit_was = "lw:" .. name,
+    limit = "l:" .. name, limit_low = "ll:" .. name, limit_at = "la:" .. name, limit_ok = "lo:" .. name, limit_was = "lw:" .. name,
     refused_at = "ra:" .. name, borne = "rb:" .. name, row_at = "rr:" .. name,
     stream = "ts:" .. name, stream_at = "tsa:" .. name, json = "tj:" .. name, json_at = "tja:" .. name,
     breaker = breaker.keys(name),
@@ -130,6 +130,22 @@ function M.working_limit(inst, now)
   if not learned then return inst.max_connections end
   local limit = floor(M.regrown(learned, dict:get(k.limit_ok) or 0, now - (dict:get(k.limit_at) or now)))
   return limit < inst.max_connections and max(1, limit) or inst.max_connections
+end
+
+local LOW, HIGH = 0.5, 0.8               -- of max_connections: where a learned limit counts as collapsed, and as recovered
+
+--- Has the working limit collapsed or recovered since this was asked last? Told to one worker only.
+--- @return "collapsed" | "recovered" | nil, and the limit
+function M.limit_news(inst, now)
+  local k = inst.keys
+  local limit = M.working_limit(inst, now)
+  local was_low = dict:get(k.limit_low)
+  if not was_low and limit < inst.max_connections * LOW then
+    if dict:add(k.limit_low, true) then return "collapsed", limit end
+  elseif was_low and limit >= inst.max_connections * HIGH then
+    dict:delete(k.limit_low)
+    return "recovered", limit
+  end
 end
 
 --- An answer came with `in_flight` attempts running (its own included): it counts if that was near the limit.

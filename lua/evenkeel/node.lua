@@ -36,7 +36,8 @@ function M.init(options)
   snapshot.use(ngx.shared.evenkeel_snapshot, M.prefix .. "snapshot.json", options.doors)
   require("evenkeel.live").use(ngx.shared.evenkeel_state)
   require("evenkeel.slots").use(ngx.shared.evenkeel_state, "init")
-  for _, module in ipairs { "edge", "adapter", "admin", "balancer", "hosts", "resume", "queue", "budget", "answers", "limits" } do
+  for _, module in ipairs { "edge", "adapter", "admin", "balancer", "hosts", "resume", "queue", "budget", "answers", "limits", "meter",
+    "telemetry", "access_log" } do
     require("evenkeel." .. module)
   end
   require("evenkeel.hosts").load()
@@ -117,6 +118,8 @@ function M.init_worker()
   end
   report(dict)
   assert(ngx.timer.every(TICK_S, tick))
+  require("evenkeel.telemetry").start(ngx.shared.evenkeel_metrics, M.place or ("p" .. ngx.worker.pid()))
+  require("evenkeel.access_log").start(M.prefix .. "logs/access.log", M.master_pid)
 end
 
 return M

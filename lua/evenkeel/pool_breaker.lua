@@ -8,7 +8,9 @@
 
 local window = require "evenkeel.window"
 
-local max, min = math.max, math.min
+local events = require "evenkeel.events"
+
+local floor, max, min = math.floor, math.max, math.min
 
 local M = {}
 
@@ -22,7 +24,7 @@ local function counts_of(pool)
   if not counts then
     local prefix, window_s = "g:" .. pool.name .. ":", pool.breaker.sliding_window_s
     counts = { requests = window.new(prefix .. "q", window_s), accepts = window.new(prefix .. "a", window_s),
-      trial = prefix .. "trial", good = prefix .. "good" }
+      trial = prefix .. "trial", good = prefix .. "good", open = prefix .. "open" }
     pool.breaker_counts = counts
   end
   return counts
@@ -34,6 +36,17 @@ function M.refusal(requests, accepts, threshold)
   return max(0, (requests - k * accepts) / (requests + 1))
 end
 
+local QUIET_S = 10
+
+--- Called once a second, by one worker: tells when a pool that was refused has not been for QUIET_S.
+function M.settle(pool, now)
+  local counts = pool.breaker and counts_of(pool)
+  local refused_at = counts and dict:get(counts.open)
+  if not refused_at or now - refused_at < QUIET_S then return end
+  dict:delete(counts.open)
+  events.add("pool_closed", pool.name, {})
+end
+
 --- Should this request be refused without trying? @param rng random numbers in [0, 1)
 function M.refuses(pool, now, rng)
   local cfg = pool.breaker
@@ -43,8 +56,13 @@ function M.refuses(pool, now, rng)
   local requests = counts.requests:count(dict, now)
   if requests < cfg.min_requests then return false end
   local p = M.refusal(requests, counts.accepts:count(dict, now), cfg.error_rate_threshold)
-  if p <= 0 or rng() >= p then return false end
-  return not dict:add(counts.trial, 1, 1 / TRIALS_PER_S)
+  if p <= 0 or rng() >= p or dict:add(counts.trial, 1, 1 / TRIALS_PER_S) then return false end
+  if dict:add(counts.open, now) then
+    events.add("pool_opened", pool.name, { outcome = "circuit_open", share = floor(p * 1000) / 1000 })
+  else
+    dict:set(counts.open, now)
+  end
+  return true
 end
 
 --- Count a request that is over.

@@ -8,6 +8,7 @@ local ffi = require "ffi"
 local answers = require "evenkeel.answers"
 local classify = require("evenkeel.chat_chunk").classify
 local cjson = require "cjson.safe"
+local meter = require "evenkeel.meter"
 local outcomes = require "evenkeel.outcome"
 local sse = require "evenkeel.sse"
 local transport = require "evenkeel.transport"
@@ -38,17 +39,18 @@ M.EARLY_S = 0.02                    -- how much before its time a timer may fire
 
 --- Is a JSON answer whole and worth giving to a client?
 --- @param kind "chat" | "completions" | "embeddings", or nil for anything else
---- @return "ok" | "error" (it holds an error) | "empty" | "broken" (not JSON)
+--- @return "ok" | "error" (it holds an error) | "empty" | "broken" (not JSON); and its usage as JSON, if it has one
 function M.judge_json(body, kind)
   local says, info = classify(body)
   if says == "broken" or says == "error" then return says end
-  if says == "content" or not kind then return "ok" end
+  local usage = info.has_usage and sub(body, info.usage_s, info.usage_e) or nil
+  if says == "content" or not kind then return "ok", usage end
   -- cut off by max_tokens or by a filter before a word was said: that is an answer, too
   if info.finish_s then
     local reason = decode_string(body, info.finish_s, info.finish_e)
-    if reason == "length" or reason == "content_filter" then return "ok" end
+    if reason == "length" or reason == "content_filter" then return "ok", usage end
   end
-  return "empty"
+  return "empty", usage
 end
 
 -- ---------------------------------------------------------------------------------------------------------------- stream
@@ -323,6 +325,7 @@ function M.stream(attempt, conn, door)
   if s.resumable and outcome ~= "client_gone" then
     return require("evenkeel.resume").continue(attempt, s, outcome, M)
   end
+  meter.tell(ngx.var.http_x_ek_ref, { outcome = outcome, cut = outcome, at = at })
   M.break_off(s, outcome)
 end
 

@@ -13,6 +13,7 @@ local cjson = require "cjson.safe"
 local events = require "evenkeel.events"
 local json_scan = require "evenkeel.json_scan"
 local live = require "evenkeel.live"
+local meter = require "evenkeel.meter"
 local slots = require "evenkeel.slots"
 local snapshots = require "evenkeel.snapshot"
 local sse = require "evenkeel.sse"
@@ -72,10 +73,10 @@ local function candidates(pool, tier_number, failed)
   for t = tier_number, #pool.tiers do
     local tier = pool.tiers[t]
     for _, inst in ipairs(tier.instances) do
-      if inst == failed and t == tier_number then own = { inst = inst, model = tier.model } end
+      if inst == failed and t == tier_number then own = { inst = inst, model = tier.model, tier = t } end
       if not seen[inst.name] then
         seen[inst.name] = true
-        list[#list + 1] = { inst = inst, model = tier.model }
+        list[#list + 1] = { inst = inst, model = tier.model, tier = t }
       end
     end
   end
@@ -106,12 +107,13 @@ local function finish(s, relay, call, reason, usage)
   ngx.eof()
 end
 
--- One attempt at one candidate. @return "done" | "gone" (the client) | "cut" (more text came, then it ended) | "refused" | "diverged"
-local function try(attempt, s, relay, candidate, prefixed)
+-- One attempt at one candidate; `before_end` is called before the last byte goes to the client.
+-- @return "done" | "gone" (the client) | "cut" (more text came, then it ended) | "refused" | "diverged"; what the door said of a refusal
+local function try(attempt, s, relay, candidate, prefixed, before_end)
   local inst, call = candidate.inst, attempt.call
   local content = concat(s.text_content)
   local body = attempt.body
-  local extra = "X-Ek-Usage: 1\r\n"
+  local extra = "X-Ek-Usage: 1\r\nX-Ek-Continues: " .. call.pool .. "," .. (call.client or "") .. "\r\n"
   if prefixed then
     local flag = inst.provider == "deepseek"
     body = M.prefix_body(body, content, flag)
@@ -127,7 +129,7 @@ local function try(attempt, s, relay, candidate, prefixed)
   if not conn then return "refused" end
   if head.status ~= 200 or not find(head.headers["content-type"] or "", "event-stream", 1, true) then
     transport.close(conn)
-    return "refused", head.status
+    return "refused", head.headers["x-ek-outcome"]
   end
 
   local skip_content = not prefixed and M.new_skipper(content) or nil
@@ -210,6 +212,7 @@ local function try(attempt, s, relay, candidate, prefixed)
         return "diverged"
       end
       if not reason then break end
+      before_end()
       finish(s, relay, call, reason, M.sum_usage(s.first_usage, before_tokens, usage, prefixed))
       transport.close(conn)
       return "done"
@@ -218,6 +221,8 @@ local function try(attempt, s, relay, candidate, prefixed)
   transport.close(conn)
   return produced and "cut" or "refused"
 end
+
+local OUTCOME_OF = { refused = "bad_gateway", cut = "truncated", diverged = "truncated", gone = "client_gone" }
 
 --- Continue the stream of `attempt` that ended early. @param s the relay's record: head, text_content, text_reasoning, content, …
 function M.continue(attempt, s, outcome, relay)
@@ -233,6 +238,11 @@ function M.continue(attempt, s, outcome, relay)
   local function ended(result, by, way)
     events.add("stream_resumed", failed_at, { outcome = outcome, result = result, by = by, way = way, request_id = attempt.request_id })
   end
+  local note = { cut = outcome, at = now(), more = {} }
+  local function tell(result)
+    note.outcome = result
+    meter.tell(ngx.var.http_x_ek_ref, note)
+  end
   for _, candidate in ipairs(candidates(pool, tonumber(tier), attempt.inst)) do
     local inst = candidate.inst
     local ways = inst.can.prefix_completion and s.text_content[1] and { true, false } or { false }
@@ -240,13 +250,21 @@ function M.continue(attempt, s, outcome, relay)
       local at = now()
       if attempts >= MAX_ATTEMPTS or at >= attempt.deadline then
         ended("given_up")
+        tell(outcome)
         return relay.break_off(s, outcome)
       end
       local ok, limit = usable(inst, at)
       if ok and budget.retry(pool, at) and slots.acquire(inst.keys.in_flight, limit) then
         attempts = attempts + 1
         attempt.continued_at = inst.keys.in_flight     -- given back by the adapter's log phase if the client leaves in the middle
-        local result = try(attempt, s, relay, candidate, prefixed)
+        local one = { instance = inst.name, tier = candidate.tier, began = at, way = prefixed and "prefix" or "restart" }
+        note.more[attempts] = one
+        local result, said = try(attempt, s, relay, candidate, prefixed, function()
+          one.outcome, one.ended = "ok", now()
+          tell("ok")
+        end)
+        one.outcome = one.outcome or said or OUTCOME_OF[result]
+        one.ended = one.ended or now()
         attempt.continued_at = nil
         slots.release(inst.keys.in_flight)
         if result == "done" or result == "gone" then return ended(result, inst.name, prefixed and "prefix" or "restart") end
@@ -254,6 +272,7 @@ function M.continue(attempt, s, outcome, relay)
     end
   end
   ended("given_up")
+  tell(outcome)
   return relay.break_off(s, outcome)
 end
 

@@ -60,8 +60,17 @@ local INSTANCE = {
   { "weight", NOT_NEGATIVE }, { "max_connections", COUNT }, { "base_latency_ms", NOT_NEGATIVE },
   { "enabled", BOOLEAN, true }, { "drain", BOOLEAN, true }, { "healthy", BOOLEAN, true }, { "weight_factor", SHARE, true },
   { "capabilities", ARRAY, true }, { "tls", OBJECT, true }, { "timeouts_ms", OBJECT }, { "min_tokens_per_second", NOT_NEGATIVE, true },
-  { "breaker", OBJECT },
+  { "breaker", OBJECT }, { "prices", ARRAY, true },
 }
+local RATES = {
+  { "input_per_million", NOT_NEGATIVE }, { "cached_input_per_million", NOT_NEGATIVE, true }, { "output_per_million", NOT_NEGATIVE },
+}
+local PRICE = {
+  { "from", number("a time in epoch seconds is needed", -1e12, 1e12), true },
+  { "currency", text("a currency is needed", "^[A-Z][A-Z][A-Z]$", 3, 3) }, { "off_peak", ARRAY, true },
+}
+local SECOND_OF_DAY = number("a second of the day is needed", 0, 86399, true)
+local OFF_PEAK = { { "from_s", SECOND_OF_DAY }, { "to_s", SECOND_OF_DAY } }
 local TLS = { { "verify", BOOLEAN, true }, { "server_name", text("a host name is needed", "^[%w%.:_%-]+$", 1, 253), true } }
 local TIMEOUTS = { { "connect", POSITIVE }, { "first_token", POSITIVE }, { "idle", POSITIVE }, { "total", POSITIVE } }
 local BREAKER = {
@@ -152,6 +161,14 @@ function M.faults(doc)
     inner(where, inst, "timeouts_ms", TIMEOUTS)
     inner(where, inst, "breaker", BREAKER)
     elements(where, inst, "capabilities", STRING, ignore)
+    elements(where, inst, "prices", OBJECT, function(at, price)
+      members(at, price, RATES)
+      members(at, price, PRICE)
+      elements(at, price, "off_peak", OBJECT, function(window_at, window)
+        members(window_at, window, RATES)
+        members(window_at, window, OFF_PEAK)
+      end)
+    end)
     if inst.name then new_instance(where .. ".name", inst.name) end
   end)
 

@@ -110,13 +110,13 @@ function M.read_range(conn, deadline)
   return conn.reader:read_range()
 end
 
---- The whole body. @return text | nil, why ("timeout" | "too large" | "truncated" | …)
+--- The whole body. @return text | nil, why ("timeout" | "too large" | "truncated" | …), how many bytes came
 function M.read_all(conn, limit, deadline)
   local first, why = M.read(conn, deadline)
   if not first then
     if why then
       M.close(conn)
-      return nil, why
+      return nil, why, 0
     end
     M.keep(conn)
     return ""
@@ -125,7 +125,7 @@ function M.read_all(conn, limit, deadline)
   while true do
     if size > limit then
       M.close(conn)
-      return nil, "too large"
+      return nil, "too large", size
     end
     local piece
     piece, why = M.read(conn, deadline)
@@ -136,7 +136,7 @@ function M.read_all(conn, limit, deadline)
   end
   if why then
     M.close(conn)
-    return nil, why
+    return nil, why, size
   end
   M.keep(conn)
   return n == 1 and first or concat(parts)

@@ -1,11 +1,12 @@
 local fake_dict = require "support.fake_dict"
 local fake_ngx = require "support.fake_ngx"
-local pool_breaker = require "evenkeel.pool_breaker"
 
 describe("the global breaker", function()
-  local clock, pool
+  local clock, pool, pool_breaker
   before_each(function()
     clock = fake_ngx.clock()
+    fake_ngx.install(clock)
+    pool_breaker = require "evenkeel.pool_breaker"
     pool_breaker.use(fake_dict.new(clock))
     pool = { name = "chat", breaker = { sliding_window_s = 60, min_requests = 20, error_rate_threshold = 0.5 } }
     math.randomseed(1)
@@ -32,6 +33,22 @@ describe("the global breaker", function()
     assert(pool_breaker.refusal(100, 9, 0.9) > 0)
     assert.equal(0, pool_breaker.refusal(100, 2, 1), "a threshold of 100 % refuses when nothing succeeds")
     assert.is_near(0.99, pool_breaker.refusal(100, 0, 1), 0.001)
+  end)
+
+  it("tells when it begins to refuse, once, and when it has not for a while", function()
+    local events = require "evenkeel.events"
+    local function told()
+      local kinds = {}
+      for i, event in ipairs((events.after(0, 100))) do kinds[i] = event.kind .. " " .. event.subject end
+      return kinds
+    end
+    drive(10, 20, 0)
+    pool_breaker.settle(pool, clock.now_s)
+    assert.same({ "pool_opened chat" }, told())
+    drive(10, 40, 1)
+    pool_breaker.settle(pool, clock.now_s)
+    pool_breaker.settle(pool, clock.now_s)
+    assert.same({ "pool_opened chat", "pool_closed chat" }, told())
   end)
 
   it("refuses that share of the requests, but one a second goes through", function()
