@@ -64,6 +64,8 @@ public sealed record InstanceConfig
     /// <summary>True: no new requests; those in flight end in peace.</summary>
     public bool Drain { get; init; }
     public PriceConfig? Price { get; init; }
+    /// <summary>Take its place from their dates on; null: none.</summary>
+    public IReadOnlyList<DatedPriceConfig>? Prices { get; init; }
     public IReadOnlyList<string> Capabilities { get; init; } = [];
     public TlsConfig Tls { get; init; } = new();
     public TimeoutsConfig Timeouts { get; init; } = new();
@@ -77,6 +79,22 @@ public enum ProbeKind { Models, Balance, Completion }
 public sealed record ProbeConfig(ProbeKind Kind = ProbeKind.Models);
 
 public sealed record PriceConfig(decimal InputPerMillion = 0, decimal OutputPerMillion = 0, decimal? CachedInputPerMillion = null, string Currency = "USD");
+
+/// <param name="From">UTC; in force from then on, until the next one.</param>
+/// <param name="InputPerMillion">As of <see cref="PriceConfig"/>, as the next three.</param>
+/// <param name="OutputPerMillion">.</param>
+/// <param name="CachedInputPerMillion">.</param>
+/// <param name="Currency">.</param>
+/// <param name="OffPeak">Windows of the UTC day with prices of their own; null: none.</param>
+public sealed record DatedPriceConfig(
+    DateTime From, decimal InputPerMillion, decimal OutputPerMillion, decimal? CachedInputPerMillion, string Currency, IReadOnlyList<OffPeakConfig>? OffPeak);
+
+/// <param name="From">"HH:MM", UTC.</param>
+/// <param name="To">"HH:MM", no longer part of it; not after From: the window crosses midnight.</param>
+/// <param name="InputPerMillion">As of <see cref="PriceConfig"/>, as the next two.</param>
+/// <param name="OutputPerMillion">.</param>
+/// <param name="CachedInputPerMillion">.</param>
+public sealed record OffPeakConfig(string From, string To, decimal InputPerMillion, decimal OutputPerMillion, decimal? CachedInputPerMillion);
 
 public sealed record TlsConfig(bool Verify = true, string? CaFile = null, string? ServerName = null);
 

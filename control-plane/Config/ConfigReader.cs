@@ -112,6 +112,7 @@ public static partial class ConfigReader
             Enabled = map.Boolean("enabled", otherwise.Enabled),
             Drain = map.Boolean("drain", otherwise.Drain),
             Price = Price(map.Map("price")),
+            Prices = map.Has("prices") && map.Maps("prices").Select(DatedPrice).ToList() is { Count: > 0 } prices ? prices : null,
             Capabilities = map.Texts("capabilities"),
             Tls = Tls(map.Map("tls")),
             Timeouts = Timeouts(map.Map("timeouts")),
@@ -135,6 +136,32 @@ public static partial class ConfigReader
             map.Text("currency") ?? "USD");
         map.RefuseUnknownKeys();
         return price;
+    }
+
+    private static DatedPriceConfig DatedPrice(ConfigMap map)
+    {
+        map.Require("from");
+        var price = new DatedPriceConfig(
+            map.Instant("from") ?? default,
+            map.Decimal("input_per_million") ?? 0,
+            map.Decimal("output_per_million") ?? 0,
+            map.Decimal("cached_input_per_million"),
+            map.Text("currency") ?? "USD",
+            map.Maps("off_peak").Select(OffPeak).ToList() is { Count: > 0 } windows ? windows : null);
+        map.RefuseUnknownKeys();
+        return price;
+    }
+
+    private static OffPeakConfig OffPeak(ConfigMap map)
+    {
+        var window = new OffPeakConfig(
+            map.RequiredText("from"),
+            map.RequiredText("to"),
+            map.Decimal("input_per_million") ?? 0,
+            map.Decimal("output_per_million") ?? 0,
+            map.Decimal("cached_input_per_million"));
+        map.RefuseUnknownKeys();
+        return window;
     }
 
     private static TlsConfig Tls(ConfigMap map)

@@ -55,6 +55,7 @@ internal sealed record InstanceRow
     public decimal? CachedInputPerMillion { get; init; }
     public decimal? OutputPerMillion { get; init; }
     public string? Currency { get; init; }
+    public string[]? Prices { get; init; }    // each as JSON; null: none
     public string[] Capabilities { get; init; } = [];
     public bool TlsVerify { get; init; }
     public string? TlsCaFile { get; init; }
@@ -83,6 +84,7 @@ internal sealed record InstanceRow
         CachedInputPerMillion = i.Price?.CachedInputPerMillion,
         OutputPerMillion = i.Price?.OutputPerMillion,
         Currency = i.Price?.Currency,
+        Prices = i.Prices?.Select(price => JsonSerializer.Serialize(price, ConfigJson.Options)).ToArray(),
         Capabilities = [.. i.Capabilities],
         TlsVerify = i.Tls.Verify,
         TlsCaFile = i.Tls.CaFile,
@@ -108,6 +110,7 @@ internal sealed record InstanceRow
         Enabled = Enabled,
         Drain = Drain,
         Price = Currency is null ? null : new PriceConfig(InputPerMillion ?? 0, OutputPerMillion ?? 0, CachedInputPerMillion, Currency),
+        Prices = Prices?.Select(price => JsonSerializer.Deserialize<DatedPriceConfig>(price, ConfigJson.Options)!).ToList(),
         Capabilities = Capabilities,
         Tls = new TlsConfig(TlsVerify, TlsCaFile, TlsServerName),
         Timeouts = new TimeoutsConfig

@@ -112,12 +112,11 @@ public static partial class ConfigValidator
             Between(path + ".base_latency", instance.BaseLatency, s_ms, TimeSpan.FromSeconds(600));
             if (instance.Price is { } price)
             {
-                Between(path + ".price.input_per_million", price.InputPerMillion, 0, 1_000_000);
-                Between(path + ".price.output_per_million", price.OutputPerMillion, 0, 1_000_000);
-                Between(path + ".price.cached_input_per_million", price.CachedInputPerMillion ?? 0, 0, 1_000_000);
+                Rates(path + ".price", price.InputPerMillion, price.OutputPerMillion, price.CachedInputPerMillion);
                 IsCurrency(path + ".price.currency", price.Currency);
             }
 
+            Prices(path + ".prices", instance.Prices ?? []);
             AtMost(path + ".capabilities", instance.Capabilities.Count, 32, "capabilities");
             UniqueTexts(path + ".capabilities", instance.Capabilities);
             Each(instance.Capabilities, path + ".capabilities", (p, c) =>
@@ -133,6 +132,46 @@ public static partial class ConfigValidator
             Between(path + ".timeouts.total", timeouts.Total, s_ms, s_hour);
             Require(timeouts.Total >= timeouts.FirstToken, path + ".timeouts.total", "is shorter than first_token");
             Between(path + ".timeouts.min_tokens_per_second", (decimal)Math.Clamp(timeouts.MinTokensPerSecond, -1, 1e9), 0, 100_000);
+        }
+
+        private void Prices(string path, IReadOnlyList<DatedPriceConfig> prices)
+        {
+            AtMost(path, prices.Count, 100, "prices");
+            var dates = new HashSet<DateTime>();
+            Each(prices, path, (at, price) =>
+            {
+                Require(dates.Add(price.From), at + ".from", "another price begins then, too");
+                Rates(at, price.InputPerMillion, price.OutputPerMillion, price.CachedInputPerMillion);
+                IsCurrency(at + ".currency", price.Currency);
+                AtMost(at + ".off_peak", price.OffPeak?.Count ?? 0, 8, "windows");
+                var taken = new bool[24 * 60];
+                Each(price.OffPeak ?? [], at + ".off_peak", (windowAt, window) => OffPeak(windowAt, window, taken));
+            });
+        }
+
+        private void OffPeak(string path, OffPeakConfig window, bool[] taken)
+        {
+            Rates(path, window.InputPerMillion, window.OutputPerMillion, window.CachedInputPerMillion);
+            if (Units.ParseTimeOfDay(window.From) is not { } from || Units.ParseTimeOfDay(window.To) is not { } to)
+            {
+                Require(Units.ParseTimeOfDay(window.From) is not null, path + ".from", "expected a time of the day as in 16:30");
+                Require(Units.ParseTimeOfDay(window.To) is not null, path + ".to", "expected a time of the day as in 00:30");
+                return;
+            }
+
+            Require(from != to, path + ".to", "the window ends when it begins");
+            for (var minute = from; minute != to; minute = (minute + 1) % taken.Length)
+            {
+                Require(!taken[minute], path + ".from", "the window overlaps another one");
+                taken[minute] = true;
+            }
+        }
+
+        private void Rates(string path, decimal input, decimal output, decimal? cachedInput)
+        {
+            Between(path + ".input_per_million", input, 0, 1_000_000);
+            Between(path + ".output_per_million", output, 0, 1_000_000);
+            Between(path + ".cached_input_per_million", cachedInput ?? 0, 0, 1_000_000);
         }
 
         public void Pools()

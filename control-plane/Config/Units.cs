@@ -66,6 +66,10 @@ public static class Units
         return (milliseconds / factor).ToString(CultureInfo.InvariantCulture) + unit;
     }
 
+    /// <summary>"16:30" as minutes since midnight; null: it is no time of the day.</summary>
+    public static int? ParseTimeOfDay(string text) =>
+        TimeOnly.TryParseExact(text, "HH:mm", CultureInfo.InvariantCulture, DateTimeStyles.None, out var time) ? time.Hour * 60 + time.Minute : null;
+
     /// <summary>"50%" is 0.5; a bare number is taken as the ratio itself. Exact to one part in a million.</summary>
     /// <returns>Null and a reason when the text is neither.</returns>
     public static double? ParseRatio(string text, out string reason)

@@ -114,15 +114,7 @@ public static class SnapshotBuilder
         WriteOptional(json, "server_name", instance.Tls.ServerName);
         json.WriteEndObject();
 
-        if (instance.Price is { } price)
-        {
-            json.WriteStartObject("price");
-            json.WriteNumber("input_per_million", price.InputPerMillion);
-            if (price.CachedInputPerMillion is { } cached) json.WriteNumber("cached_input_per_million", cached);
-            json.WriteNumber("output_per_million", price.OutputPerMillion);
-            json.WriteString("currency", price.Currency);
-            json.WriteEndObject();
-        }
+        if (instance.Price is not null || instance.Prices is not null) WritePrices(json, instance);
 
         json.WriteStartObject("timeouts_ms");
         json.WriteNumber("connect", Ms(instance.Timeouts.Connect));
@@ -133,6 +125,48 @@ public static class SnapshotBuilder
         json.WriteNumber("min_tokens_per_second", instance.Timeouts.MinTokensPerSecond);
         WriteBreaker(json, breaker);
         json.WriteEndObject();
+    }
+
+    /// <summary>In the order of their beginnings; the one that always held has none.</summary>
+    private static void WritePrices(Utf8JsonWriter json, InstanceConfig instance)
+    {
+        json.WriteStartArray("prices");
+        if (instance.Price is { } always)
+        {
+            json.WriteStartObject();
+            WriteRates(json, always.InputPerMillion, always.CachedInputPerMillion, always.OutputPerMillion);
+            json.WriteString("currency", always.Currency);
+            json.WriteEndObject();
+        }
+        foreach (var price in (instance.Prices ?? []).OrderBy(price => price.From))
+        {
+            json.WriteStartObject();
+            json.WriteNumber("from", new DateTimeOffset(price.From, TimeSpan.Zero).ToUnixTimeSeconds());
+            WriteRates(json, price.InputPerMillion, price.CachedInputPerMillion, price.OutputPerMillion);
+            json.WriteString("currency", price.Currency);
+            if (price.OffPeak is { } windows)
+            {
+                json.WriteStartArray("off_peak");
+                foreach (var window in windows)
+                {
+                    json.WriteStartObject();
+                    json.WriteNumber("from_s", Units.ParseTimeOfDay(window.From)!.Value * 60);
+                    json.WriteNumber("to_s", Units.ParseTimeOfDay(window.To)!.Value * 60);
+                    WriteRates(json, window.InputPerMillion, window.CachedInputPerMillion, window.OutputPerMillion);
+                    json.WriteEndObject();
+                }
+                json.WriteEndArray();
+            }
+            json.WriteEndObject();
+        }
+        json.WriteEndArray();
+    }
+
+    private static void WriteRates(Utf8JsonWriter json, decimal input, decimal? cachedInput, decimal output)
+    {
+        json.WriteNumber("input_per_million", input);
+        if (cachedInput is { } cached) json.WriteNumber("cached_input_per_million", cached);
+        json.WriteNumber("output_per_million", output);
     }
 
     private static void WritePool(Utf8JsonWriter json, ConfigDocument document, PoolConfig pool)
