@@ -72,6 +72,15 @@ internal sealed class AdminApi : IDisposable
 
     public async Task<JsonArray> ListAsync(string path) => (await ReadAsync(path)).AsArray();
 
+    /// <summary>A call that changes no configuration.</summary>
+    public async Task<JsonObject> PostAsync(string path, object body)
+    {
+        using var answer = await _http.PostAsync("/api/v1/" + path, Body(Config.Json(body)));
+        var text = await answer.Content.ReadAsStringAsync();
+        Assert.True(answer.IsSuccessStatusCode, $"POST {path}: {(int)answer.StatusCode} {text}");
+        return JsonNode.Parse(text)!.AsObject();
+    }
+
     private async Task<JsonNode> ReadAsync(string path)
     {
         using var answer = await _http.GetAsync("/api/v1/" + path);
