@@ -13,6 +13,7 @@ using Evenkeel.Instances;
 using Evenkeel.Nodes;
 using Evenkeel.Pools;
 using Evenkeel.Publishing;
+using Evenkeel.Reports;
 using Evenkeel.Revisions;
 using Evenkeel.Secrets;
 using Evenkeel.Telemetry;
@@ -100,6 +101,7 @@ try
     app.MapIncidents();
     app.MapTelemetry();
     app.MapAlerts();
+    app.MapReports();
 
     var database = app.Services.GetRequiredService<NpgsqlDataSource>();
     var stopping = app.Lifetime.ApplicationStopping;

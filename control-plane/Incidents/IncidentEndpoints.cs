@@ -30,6 +30,15 @@ public sealed record IncidentView
     public DateTime? AcknowledgedAt { get; init; }
     public string? AcknowledgedBy { get; init; }
     public required int CommentCount { get; init; }
+    /// <summary>Requests that asked its subject in vain, or were degraded or lost in a pool of it meanwhile.</summary>
+    public required long RequestsAffected { get; init; }
+    /// <summary>Those of them that a later tier answered.</summary>
+    public required long RequestsDegraded { get; init; }
+    /// <summary>Those of them whose client was let down.</summary>
+    public required long RequestsLost { get; init; }
+    /// <summary>What its instance's failed attempts cost.</summary>
+    public decimal? Cost { get; init; }
+    public string? Currency { get; init; }
     /// <summary>Only where one incident is asked for.</summary>
     public IReadOnlyList<IncidentComment>? Comments { get; init; }
 }
@@ -53,6 +62,11 @@ internal sealed record IncidentViewRow
     public DateTime? AcknowledgedAt { get; init; }
     public string? AcknowledgedBy { get; init; }
     public int Comments { get; init; }
+    public long RequestsAffected { get; init; }
+    public long RequestsDegraded { get; init; }
+    public long RequestsLost { get; init; }
+    public decimal? Cost { get; init; }
+    public string? Currency { get; init; }
 
     public IncidentView ToView(IReadOnlyList<IncidentComment> comments) => new()
     {
@@ -71,6 +85,11 @@ internal sealed record IncidentViewRow
         AcknowledgedAt = AcknowledgedAt,
         AcknowledgedBy = AcknowledgedBy,
         CommentCount = Comments,
+        RequestsAffected = RequestsAffected,
+        RequestsDegraded = RequestsDegraded,
+        RequestsLost = RequestsLost,
+        Cost = Cost,
+        Currency = Currency,
         Comments = comments.Count == 0 ? null : comments,
     };
 }

@@ -193,7 +193,7 @@ public sealed class IncidentStore(NpgsqlDataSource database)
 
     private const string ViewColumns = """
         i.id, i.kind, i.subject, i.node, i.since, i.until, (i.until is null or i.until > now()) as open, i.cause, i.evidence::text as evidence, i.events, i.last_event_at,
-        i.revision, i.acknowledged_at, i.acknowledged_by, (select count(*)::int from incident_comment c where c.incident = i.id) as comments
+        i.revision, i.acknowledged_at, i.acknowledged_by, i.requests_affected, i.requests_degraded, i.requests_lost, i.cost, i.currency, (select count(*)::int from incident_comment c where c.incident = i.id) as comments
         """;
 
     private const string ListSql = $"""

@@ -97,9 +97,9 @@ public static class TelemetryEndpoints
         var minutes = await queries.OutagePreventedMinutesAsync(window!.From, window.To, cancel);
         var gateway = asked.Document.Gateway;
         if (gateway.RevenuePerHour is not { } revenue) return TypedResults.Ok(new RoiView(window.From, window.To, spent, minutes, null, null, null, null, [], Method));
-        var saved = Math.Round(revenue.Amount * minutes / 60, 2);
+        var saved = TelemetryQueries.Money(revenue.Amount * minutes / 60);
         var (cost, unconverted) = ExchangeRates.Sum(spent.Select(row => (row.Redundancy, row.Currency)), revenue.Currency, gateway.ExchangeRates);
-        return TypedResults.Ok(new RoiView(window.From, window.To, spent, minutes, revenue.Amount, revenue.Currency, saved, Math.Round(saved - cost, 2), unconverted, Method));
+        return TypedResults.Ok(new RoiView(window.From, window.To, spent, minutes, revenue.Amount, revenue.Currency, saved, TelemetryQueries.Money(saved - cost), unconverted, Method));
     }
 
     private static Results<ServerSentEventsResult<LiveView>, ProblemHttpResult> Live(LiveFeed feed, TimeProvider time, IHostApplicationLifetime lifetime, HttpContext context)

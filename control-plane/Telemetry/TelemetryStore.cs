@@ -24,7 +24,7 @@ public sealed record TelemetryCursor
 /// </summary>
 public sealed class TelemetryStore(NpgsqlDataSource database)
 {
-    private const long LockKey = 0x65766b_0004;
+    internal const long LockKey = 0x65766b_0004;
 
     private sealed record SeriesKey(string Family, SeriesLabels Labels, string Currency);
 
@@ -295,8 +295,8 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
         return ids;
     }
 
-    /// <summary>Sums what is complete into minutes, hours and days.</summary>
-    public Task RollUpAsync(CancellationToken cancel = default) => UnderLockAsync("select telemetry_roll_up()", null, cancel);
+    /// <summary>Sums what is complete into minutes, hours and days, and adds to incidents what they cost.</summary>
+    public Task RollUpAsync(CancellationToken cancel = default) => UnderLockAsync("select telemetry_roll_up(); select incident_impact_add();", null, cancel);
 
     // What is not summed into the next level yet is kept, however old.
     private const string MaintainSql = """

@@ -1,5 +1,10 @@
+using System.Net;
+using System.Text.Json;
 using System.Text.RegularExpressions;
 using Dapper;
+using Evenkeel.Reports;
+using Evenkeel.Telemetry;
+using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
 using Xunit;
 
@@ -8,7 +13,7 @@ namespace Evenkeel.Tests.Reports;
 [Collection(PostgresCollection.Name)]
 public sealed class ReportTests(PostgresFixture postgres) : IAsyncLifetime
 {
-    private static readonly string[] Views = ["availability_daily", "failovers", "incidents", "mttr_by_instance"];
+    private static readonly string[] Views = ["availability_daily", "cost_daily", "error_timeline", "failovers", "incidents", "mttr_by_instance", "request_trace"];
 
     private ControlPlane controlPlane = null!;
     private NpgsqlConnection database = null!;
@@ -38,7 +43,11 @@ public sealed class ReportTests(PostgresFixture postgres) : IAsyncLifetime
             insert into incident (kind, subject, since, evidence, last_event_at, cause) values ('probe', 'a', now() - interval '10 s', '{}', now(), 'server_error');
             insert into event (kind, subject, detail, applied) values
                 ('stream_resumed', 'a', '{"by": "b", "result": "ok", "outcome": "truncated", "request_id": "r1"}', true), ('breaker_closed', 'a', '{}', true);
+            insert into node (name, admin_url, last_seen_at, live) values ('one', 'http://127.0.0.1:1', now() - interval '1 hour', false);
             """);
+        Assert.True(await controlPlane.Services.GetRequiredService<TelemetryStore>().KeepAsync("one", new TelemetryCursor(), Read<NodeTelemetry>("first"), Read<NodeTraces>("traces")));
+
+        static T Read<T>(string name) => JsonSerializer.Deserialize<T>(File.ReadAllText(Repository.PathOf("tests", "contract", "telemetry", name + ".json")), NodeTelemetry.Options)!;
     }
 
     public async Task DisposeAsync()
@@ -111,5 +120,45 @@ public sealed class ReportTests(PostgresFixture postgres) : IAsyncLifetime
         Assert.Equal("server_error", (string)row.cause);
         Assert.Null((object?)row.until);
         Assert.InRange((decimal)row.duration_s, 10, 300);
+    }
+
+    [Fact]
+    public async Task Requests_errors_and_money_are_as_the_nodes_told_them()
+    {
+        Assert.Equal([("official-1", "server_error"), ("lite", "ok")],
+            await database.QueryAsync<(string, string)>("select instance, attempt_outcome from report.request_trace where request_id = 'req-2' order by attempt"));
+        Assert.Equal(1, await database.ExecuteScalarAsync<int>("select count(*)::int from report.request_trace where request_id = 'req-5' and attempt is null"));
+        Assert.Equal(1, await database.ExecuteScalarAsync<long>("select count from report.error_timeline where level = 'attempt' and outcome = 'server_error'"));
+        Assert.Equal((0.00009238m, 0.00001258m), await database.QuerySingleAsync<(decimal, decimal)>("select sum(cost), sum(estimated_cost) from report.cost_daily where currency = 'USD'"));
+    }
+
+    [Fact]
+    public async Task Every_report_comes_as_csv_and_says_its_limit()
+    {
+        using var admin = controlPlane.Admin();
+        var listed = (await admin.GetJsonAsync("/api/v1/reports")).AsArray().ToDictionary(report => (string)report!["name"]!, report => (string)report!["csv"]!);
+        Assert.Equal(Views, listed.Keys.Order(StringComparer.Ordinal));
+        foreach (var (name, path) in listed)
+        {
+            using var answer = await admin.GetAsync(path);
+            Assert.True(answer.IsSuccessStatusCode, name);
+            Assert.Equal(("text/csv", "100000"), (answer.Content.Headers.ContentType?.MediaType, answer.Headers.GetValues("X-Evenkeel-Row-Limit").Single()));
+            var lines = (await answer.Content.ReadAsStringAsync()).Split("\r\n");
+            Assert.Equal(string.Join(',', await database.QueryAsync<string>($"select attname from pg_attribute where attrelid = 'report.{name}'::regclass and attnum > 0 order by attnum")), lines[0]);
+            if (name != "request_trace") Assert.Equal(await database.ExecuteScalarAsync<int>($"select count(*)::int from report.{name}"), lines.Length - 2);
+        }
+        Assert.Equal(3, (await admin.GetStringAsync("/api/v1/reports/cost_daily.csv?limit=1")).Split("\r\n").Length);
+        await admin.GetAsync("/api/v1/reports/secret.csv", HttpStatusCode.NotFound);
+        await admin.GetAsync("/api/v1/reports/incidents.csv?limit=100001", HttpStatusCode.BadRequest);
+        await admin.GetAsync("/api/v1/reports/incidents.csv?from=2020-01-01T00:00:00Z", HttpStatusCode.BadRequest);
+    }
+
+    [Fact]
+    public async Task Csv_quotes_what_needs_it_and_disarms_formulas()
+    {
+        using var stream = new MemoryStream();
+        await using var reader = await database.ExecuteReaderAsync("""select '=1+2' as a, E'say "hi",\nyou' as b, null::text as c, -5 as d, 1.50::numeric as e, '2026-01-02T03:04:05Z'::timestamptz as f, '@x' as g, true as h, '' as i""");
+        await Csv.WriteAsync((System.Data.Common.DbDataReader)reader, stream, CancellationToken.None);
+        Assert.Equal("a,b,c,d,e,f,g,h,i\r\n'=1+2,\"say \"\"hi\"\",\nyou\",,-5,1.50,2026-01-02T03:04:05.000Z,'@x,true,\r\n", System.Text.Encoding.UTF8.GetString(stream.ToArray()));
     }
 }

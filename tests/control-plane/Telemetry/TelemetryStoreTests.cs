@@ -21,7 +21,8 @@ public sealed class TelemetryStoreTests(PlaneFixture fixture) : IClassFixture<Pl
         database = await Plane.OpenDatabaseAsync();
         store = AnotherStore();
         // Silent: the plane's own jobs leave it alone.
-        await database.ExecuteAsync("""
+        await database.ExecuteAsync($"""
+            select pg_advisory_xact_lock({TelemetryStore.LockKey});
             truncate telemetry_series, telemetry_call, telemetry_usage, telemetry_trace, telemetry_cursor, telemetry_last, outage_prevented;
             insert into node (name, admin_url, last_seen_at, live) values ('one', 'http://127.0.0.1:1', now() - interval '1 hour', false) on conflict do nothing;
             """);
