@@ -20,6 +20,7 @@ public static class ReportEndpoints
 
     private static readonly ReportView[] All =
     [
+        Of("audit", "Who changed what, when, from where; and who tried to.", "at"),
         Of("availability_daily", "The share of each UTC day that an instance was not out, and that a pool had one that was not.", "day"),
         Of("cost_daily", "Tokens and money per UTC day.", "day"),
         Of("error_timeline", "Outcomes per minute: of attempts at instances, and of requests as clients got them.", "at"),

@@ -13,7 +13,7 @@ namespace Evenkeel.Tests.Reports;
 [Collection(PostgresCollection.Name)]
 public sealed class ReportTests(PostgresFixture postgres) : IAsyncLifetime
 {
-    private static readonly string[] Views = ["availability_daily", "cost_daily", "error_timeline", "failovers", "incidents", "mttr_by_instance", "request_trace"];
+    private static readonly string[] Views = ["audit", "availability_daily", "cost_daily", "error_timeline", "failovers", "incidents", "mttr_by_instance", "request_trace"];
 
     private ControlPlane controlPlane = null!;
     private NpgsqlConnection database = null!;
