@@ -140,6 +140,9 @@ public static class AlertEndpoints
             .ProducesProblem(StatusCodes.Status400BadRequest);
         alerts.MapGet("/rules", Rules).WithName("listAlertRules").WithSummary("The rules in force, with every default filled in.");
 
+        alerts.MapGet("/prometheus.yml", Prometheus).WithName("getPrometheusRules").WithSummary("The rules in force as alert rules of Prometheus.")
+            .Produces<string>(StatusCodes.Status200OK, ConfigApi.YamlType);
+
         var silences = app.MapGroup("/api/v1/silences").WithTags("alerts").ProducesProblem(StatusCodes.Status401Unauthorized);
         silences.MapGet("", Silences).WithName("listSilences").WithSummary("The silences in force, or with all=true those that are over as well; the newest 1000.");
         silences.MapPost("", Silence).WithName("createSilence").RequireRole(Role.Operator).WithSummary("Alerts that match are not told of until a time. They are judged and listed all the same.")
@@ -207,6 +210,9 @@ public static class AlertEndpoints
             IsDefault = document.Alerts.Count == 0,
         })]);
     }
+
+    private static ContentHttpResult Prometheus(DesiredState desired) =>
+        TypedResults.Text(PrometheusRules.Render(desired.Current?.Document ?? new ConfigDocument()), ConfigApi.YamlType);
 
     private static async Task<Ok<IReadOnlyList<SilenceView>>> Silences(AlertStore store, CancellationToken cancel, bool all = false) => TypedResults.Ok(await store.SilencesAsync(all, cancel));
 

@@ -1,5 +1,7 @@
+using System.Text.Json;
 using Dapper;
 using Evenkeel.Config;
+using Evenkeel.Telemetry;
 using Npgsql;
 
 namespace Evenkeel.Alerts;
@@ -34,16 +36,53 @@ public static class StateReadings
         return [.. pools.Select(pool =>
         {
             var tiers = document.EffectiveTiers(pool).Select(tier => tier.Instances.Where(inService.Contains).ToList()).ToList();
-            var said = troubles.Where(trouble => trouble.Subject == pool.Name && trouble.Kind == (rule.Metric.Name == "all_down" ? "pool_open" : "tier_degraded")).Select(trouble => trouble.Cause ?? trouble.Kind).FirstOrDefault();
+            var said = troubles.Any(trouble => trouble.Subject == pool.Name && trouble.Kind == (rule.Metric.Name == "all_down" ? "pool_open" : "tier_degraded"));
             var judged = rule.Metric.Name == "all_down" ? tiers.SelectMany(names => names) : tiers.FirstOrDefault() ?? [];
-            var isBad = said is not null || judged.All(out_.Contains);   // none in service is none to answer
-            return new Reading(new AlertSubject(pool.Name), isBad ? 1 : 0, null);
+            return new Reading(new AlertSubject(pool.Name), said || judged.All(out_.Contains) ? 1 : 0);   // none in service is none to answer
         })];
     }
 }
 
-/// <summary>Measures what the rules ask for: states from open incidents, numbers from the telemetry.</summary>
-public sealed class AlertReadings(NpgsqlDataSource database)
+/// <summary>What was counted at one pool or instance over a window. Quantiles in seconds; null: nothing was observed.</summary>
+public sealed record Measured
+{
+    public string Name { get; init; } = "";
+    public long Requests { get; init; }
+    /// <summary>Clients let down (pool), attempts failed (instance).</summary>
+    public long Bad { get; init; }
+    /// <summary>JSON: outcome → count.</summary>
+    public string Outcomes { get; init; } = "{}";
+    public double? P50Latency { get; init; }
+    public double? P90Latency { get; init; }
+    public double? P99Latency { get; init; }
+    public long LatencyCount { get; init; }
+    public double? P50FirstToken { get; init; }
+    public double? P90FirstToken { get; init; }
+    public double? P99FirstToken { get; init; }
+    public long FirstTokenCount { get; init; }
+
+    /// <summary>The value of a rule's metric; null: too little to say.</summary>
+    public double? ValueFor(AlertRule rule)
+    {
+        var (value, count) = rule.Metric.Name switch
+        {
+            "p50_latency" => (P50Latency, LatencyCount),
+            "p90_latency" => (P90Latency, LatencyCount),
+            "p99_latency" => (P99Latency, LatencyCount),
+            "p50_first_token" => (P50FirstToken, FirstTokenCount),
+            "p90_first_token" => (P90FirstToken, FirstTokenCount),
+            "p99_first_token" => (P99FirstToken, FirstTokenCount),
+            "error_rate" => ((double)(rule.Outcome is null ? Bad : CountOf(rule.Outcome)) / Requests, Requests),
+            _ => (1 - ((double)Bad / Requests), Requests),
+        };
+        return count >= rule.MinRequests ? value : null;
+    }
+
+    private long CountOf(string outcome) => JsonSerializer.Deserialize<Dictionary<string, long>>(Outcomes)!.GetValueOrDefault(outcome);
+}
+
+/// <summary>Measures what the rules ask for: states from open incidents, numbers from the telemetry, budgets from what was spent.</summary>
+public sealed class AlertReadings(NpgsqlDataSource database, Spending spending)
 {
     private const string TroublesSql = """
         select distinct on (kind, subject) kind, subject, cause from incident
@@ -57,6 +96,55 @@ public sealed class AlertReadings(NpgsqlDataSource database)
     {
         await using var connection = await database.OpenConnectionAsync(cancel);
         var troubles = (await connection.QueryAsync<Trouble>(new CommandDefinition(TroublesSql, new { kinds = s_kinds }, cancellationToken: cancel))).ToList();
-        return rules.Where(rule => rule.Metric.Unit == MetricUnit.Count).ToDictionary(rule => rule.Name, rule => StateReadings.Of(rule, document, troubles));
+        var budgets = rules.Any(rule => rule.Metric.ByClient) ? await spending.BudgetsAsync(document, cancel) : [];
+        var measured = new Dictionary<(bool, TimeSpan), IReadOnlyDictionary<string, Measured>>();
+        var readings = new Dictionary<string, IReadOnlyList<Reading>>();
+        foreach (var rule in rules)
+        {
+            if (rule.Metric.Unit == MetricUnit.Count)
+            {
+                readings[rule.Name] = StateReadings.Of(rule, document, troubles);
+            }
+            else if (rule.Metric.ByClient)
+            {
+                readings[rule.Name] = [.. budgets.Where(budget => rule.Client is null || rule.Client == budget.Client).Select(budget => new Reading(new AlertSubject(Client: budget.Client), budget.UsedShare))];
+            }
+            else
+            {
+                var byInstance = rule.Instance is not null;
+                if (!measured.TryGetValue((byInstance, rule.Window), out var found)) found = measured[(byInstance, rule.Window)] = await MeasureAsync(connection, byInstance, rule.Window, cancel);
+                readings[rule.Name] = byInstance
+                    ? [.. document.Instances.Where(instance => rule.Instance == "*" || rule.Instance == instance.Name).Select(instance => new Reading(new AlertSubject(Instance: instance.Name), found.GetValueOrDefault(instance.Name)?.ValueFor(rule)))]
+                    : [.. document.Pools.Where(pool => rule.Pool is null || rule.Pool == pool.Name).Select(pool => new Reading(new AlertSubject(pool.Name), found.GetValueOrDefault(pool.Name)?.ValueFor(rule)))];
+            }
+        }
+        return readings;
+    }
+
+    // Every rule over the same window rests on the same sums. Probes and ghosts are not what clients get.
+    private static async Task<IReadOnlyDictionary<string, Measured>> MeasureAsync(NpgsqlConnection connection, bool byInstance, TimeSpan window, CancellationToken cancel)
+    {
+        var (name, family, isBad) = byInstance ? ("s.instance", "attempt", "outcome_is_failure") : ("s.pool", "request", "outcome_is_loss");
+        var level = window <= TimeSpan.FromMinutes(15) ? "10s" : window <= TimeSpan.FromDays(1) ? "minute" : "hour";
+        var sql = $"""
+            with counted as (
+                select {name} as name, s.outcome, sum(c.count) as count, sum_buckets(c.first_token) filter (where s.mode = 'stream') as first_token,
+                    sum_buckets(case s.mode when 'stream' then c.first_token else c.total end) as latency
+                from telemetry_call_by_{level} c join telemetry_series s on s.id = c.series
+                where c.at >= now() - @window and s.family = @family and s.traffic not in ('probe', 'ghost') group by 1, 2),
+            summed as (
+                select name, sum(count)::bigint as requests, coalesce(sum(count) filter (where {isBad}(outcome)), 0)::bigint as bad, jsonb_object_agg(outcome, count)::text as outcomes,
+                    sum_buckets(latency) filter (where outcome = 'ok') as latency, sum_buckets(first_token) filter (where outcome = 'ok') as first_token
+                from counted group by name)
+            select name, requests, bad, outcomes,
+                telemetry_quantile(latency, @bounds, 0.5) as p50_latency, telemetry_quantile(latency, @bounds, 0.9) as p90_latency, telemetry_quantile(latency, @bounds, 0.99) as p99_latency,
+                coalesce((select sum(b) from unnest(latency) b), 0)::bigint as latency_count,
+                telemetry_quantile(first_token, @bounds, 0.5) as p50_first_token, telemetry_quantile(first_token, @bounds, 0.9) as p90_first_token,
+                telemetry_quantile(first_token, @bounds, 0.99) as p99_first_token,
+                coalesce((select sum(b) from unnest(first_token) b), 0)::bigint as first_token_count
+            from summed
+            """;
+        var rows = await connection.QueryAsync<Measured>(new CommandDefinition(sql, new { window, family, bounds = Histogram.LongBounds }, commandTimeout: 20, cancellationToken: cancel));
+        return rows.ToDictionary(row => row.Name);
     }
 }

@@ -5,6 +5,7 @@ using System.Text;
 using System.Text.Json.Nodes;
 using Dapper;
 using Evenkeel.Alerts;
+using Evenkeel.Config;
 using Evenkeel.Tests.Nodes;
 using Microsoft.Extensions.DependencyInjection;
 using Xunit;
@@ -61,6 +62,74 @@ public sealed class AlertTests(PostgresFixture postgres) : IAsyncLifetime
         Assert.Equal(["resolved", "resolved"], receiver.Calls.Skip(2).Select(call => (string)call.Json["status"]!));
         Assert.Empty((await admin.GetJsonAsync("/api/v1/alerts")).AsArray());
         Assert.Equal(3, (await admin.GetJsonAsync("/api/v1/alerts?state=resolved")).AsArray().Count);
+    }
+
+    [Fact]
+    public async Task Values_are_measured_at_what_the_rule_is_about()
+    {
+        await admin.ApplyAsync(Config("""
+            clients: [{name: c, key: sk-of-the-client, budget: {amount: 10, per: month}}]
+            gateway: {anonymous: true}
+            alerts:
+              - {name: slow, metric: p99_latency}
+              - {name: first, metric: p90_first_token, instance: "*"}
+              - {name: failing, metric: error_rate}
+              - {name: throttled, metric: error_rate, outcome: rate_limited, instance: a}
+              - {name: rare, metric: error_rate, min_requests: 1000}
+              - {name: there, metric: availability}
+              - {name: money, metric: budget_used}
+            """));
+        await using var database = await controlPlane.OpenDatabaseAsync();
+        // 90 streams with first tokens of 0.5 to 0.75 s and 10 of 3 to 5 s; 20 other answers of 5 to 7.5 s; 30 that failed.
+        await database.ExecuteAsync("""
+            select telemetry_make_partitions(now());
+            insert into telemetry_series (family, pool, instance, client, model, kind, mode, tier, outcome, traffic, waste, currency) values
+                ('request', 'chat', '', '', '', 'chat', 'stream', 1, 'ok', 'client', '', ''), ('request', 'chat', '', '', '', 'chat', 'json', 1, 'ok', 'client', '', ''),
+                ('request', 'chat', '', '', '', 'chat', 'json', 1, 'server_error', 'client', '', ''), ('request', 'chat', '', '', '', 'chat', 'json', 1, 'client_error', 'client', '', ''),
+                ('attempt', 'chat', 'a', '', '', 'chat', 'stream', 0, 'ok', 'client', '', ''), ('attempt', 'chat', 'a', '', '', 'chat', 'json', 0, 'rate_limited', 'client', '', ''),
+                ('attempt', 'chat', 'a', '', '', 'chat', 'json', 0, 'rate_limited', 'ghost', '', ''), ('usage', 'chat', 'a', 'c', 'm', '', '', 0, '', 'client', '', 'USD');
+            insert into telemetry_call (level, at, series, count, retried, degraded, total_s, total, first_token_s, first_token, per_output_token_s, overhead_s, queued_s)
+            select 0, date_bin('10 s', now(), '2000-01-01Z'), id, n, 0, 0, 0, total, 0, first_token, 0, 0, 0 from telemetry_series join (values
+                ('request', 'stream', 'ok', 'client', 100, '{0,0,0,0,0,0,0,0,0,0,0,100}'::bigint[], '{0,0,0,0,0,90,0,0,0,0,10}'::bigint[]),
+                ('request', 'json', 'ok', 'client', 20, '{0,0,0,0,0,0,0,0,0,0,0,20}', null),
+                ('request', 'json', 'server_error', 'client', 30, '{1000}', null), ('request', 'json', 'client_error', 'client', 50, '{1000}', null),
+                ('attempt', 'stream', 'ok', 'client', 60, null, '{0,0,0,0,0,60}'), ('attempt', 'json', 'rate_limited', 'client', 20, null, null),
+                ('attempt', 'json', 'rate_limited', 'ghost', 500, null, null)) as v(family, mode, outcome, traffic, n, total, first_token) using (family, mode, outcome, traffic);
+            insert into telemetry_usage (level, at, series, attempts, input, cached_input, output, reasoning, estimated_input, estimated_output, cost_nano, estimated_cost_nano)
+            select 0, date_bin('10 s', now(), '2000-01-01Z'), id, 1, 0, 0, 0, 0, 0, 0, 9500000000, 0 from telemetry_series where family = 'usage';
+            """);
+        var document = (await controlPlane.Services.GetRequiredService<ConfigStore>().LoadAsync()).Document;
+        var readings = await controlPlane.Services.GetRequiredService<AlertReadings>().ReadAsync(document, AlertRules.Of(document));
+        double? Value(string rule, string subject) => readings[rule].Single(reading => reading.Subject.ToString() == subject).Value is { } value ? Math.Round(value, 4) : null;
+        Assert.Equal(7.35, Value("slow", "pool chat"));          // 118.8 of 120, in the last bucket of 20
+        Assert.Equal(0.725, Value("first", "instance a"));
+        Assert.Null(Value("first", "instance b"));
+        Assert.Equal(0.15, Value("failing", "pool chat"));
+        Assert.Equal(0.25, Value("throttled", "instance a"));
+        Assert.Null(Value("rare", "pool chat"));
+        Assert.Equal(0.85, Value("there", "pool chat"));
+        Assert.Equal(0.95, Value("money", "client c"));
+    }
+
+    [Fact]
+    public void States_are_judged_by_what_is_in_service()
+    {
+        var document = ConfigReader.Read(Encoding.UTF8.GetBytes("""
+            instances: [{name: a, base_url: "http://a"}, {name: b, base_url: "http://b"}, {name: c, base_url: "http://c", drain: true}, {name: lite, base_url: "http://d"}]
+            pools:
+              - {name: chat, models: [x], tiers: [{name: one, instances: [a, c]}, {name: two, instances: [lite]}]}
+              - {name: code, models: [y], tiers: [{name: one, instances: [a, b]}]}
+            """), ConfigFormat.Yaml).Document;
+        string Bad(string metric, params Trouble[] troubles) => string.Join(", ",
+            StateReadings.Of(AlertRules.Of(new AlertConfig { Name = "r", Metric = metric }), document, troubles).Where(reading => reading.Value == 1).Select(reading => reading.Subject));
+        Trouble[] aIsOut = [new("breaker", "a", "stalled"), new("cooldown", "b", "rate_limited"), new("probe", "c", "bad_gateway")];
+        Assert.Equal("instance a", Bad("instance_down", aIsOut));
+        Assert.Equal("pool chat", Bad("pool_degraded", aIsOut));
+        Assert.Equal("", Bad("all_down", aIsOut));
+        Assert.Equal("pool chat, pool code", Bad("all_down", [.. aIsOut, new("blocked", "b", "quota"), new("probe", "lite", "bad_gateway")]));
+        Assert.Equal("pool code", Bad("all_down", new Trouble("pool_open", "code", null)));
+        Assert.Equal("pool code", Bad("pool_degraded", new Trouble("tier_degraded", "code", null)));
+        Assert.Equal("stalled", StateReadings.Of(AlertRules.Of(new AlertConfig { Name = "r", Metric = "instance_down", Pool = "code" }), document, aIsOut).First().Cause);
     }
 
     [Fact]
