@@ -93,6 +93,7 @@ local function body_pieces(body, call, model, ask_usage)
   for i = 1, n do length = length + #pieces[i] end
   return pieces, length
 end
+M._body_pieces, M._read_call = body_pieces, read_call
 
 -- ------------------------------------------------------------------------------------------------------------- the result
 

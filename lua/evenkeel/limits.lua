@@ -81,7 +81,7 @@ function M.set_share(share) dict:set(SHARE, share) end
 --- A client of a new snapshot is made ready: the keys of its state, and whether there is anything to look at.
 function M.compile(client)
   local name = client.name
-  client.keys = { requests = M.bucket("lr:" .. name), tokens = M.bucket("lt:" .. name), in_flight = "lf:" .. name }
+  client.counts = { requests = M.bucket("lr:" .. name), tokens = M.bucket("lt:" .. name), in_flight = "lf:" .. name }
   client.limited = client.requests_per_minute ~= nil or client.tokens_per_minute ~= nil or client.max_concurrent ~= nil
     or client.budget ~= nil
 end
@@ -127,13 +127,13 @@ function M.admit(client, scan, bytes, at)
     local refused = look_at_budget(client, at)
     if refused then return nil, refused end
   end
-  local keys, share = client.keys, M.share()
+  local keys, share = client.counts, M.share()
   local permit = { client = client }
   local most = client.max_concurrent
   if most then
     most = max(1, floor(most * share))
     if not slots.acquire(keys.in_flight, most) then
-      return nil, refusal("too_many_concurrent_requests", "This key has " .. most .. " calls under way, which is all it may have at once.", 1)
+      return nil, refusal("too_many_concurrent_requests", "This key has " .. most .. " calls under way; it may have no more at once.", 1)
     end
     permit.counted = true
   end
@@ -170,7 +170,7 @@ end
 
 --- The request is over, whatever became of it.
 function M.leave(permit)
-  local keys = permit.client.keys
+  local keys = permit.client.counts
   if permit.counted then slots.release(keys.in_flight) end
   if permit.tokens_us then M.settle(dict, keys.tokens, -permit.tokens_us, floor(ngx.now() * 1e6)) end
   permit.counted, permit.tokens_us = nil, nil
@@ -180,7 +180,7 @@ end
 --- @param client of the snapshot (`snapshot.client_names[name]`)  @param tokens input and output  @param cost_nano billionths of `currency`
 function M.used(client, tokens, cost_nano, currency, at)
   if client.tokens_per_minute and tokens > 0 then
-    M.settle(dict, client.keys.tokens, ceil(tokens * MINUTE_US / (client.tokens_per_minute * M.share())), floor(at * 1e6))
+    M.settle(dict, client.counts.tokens, ceil(tokens * MINUTE_US / (client.tokens_per_minute * M.share())), floor(at * 1e6))
   end
   if client.budget and cost_nano > 0 then spending.add(client, cost_nano, currency, at) end
 end

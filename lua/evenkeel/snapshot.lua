@@ -108,6 +108,7 @@ function M.compile(raw)
   table.sort(snapshot.model_names)
   snapshot.anonymous = snapshot.gateway.anonymous ~= false
   snapshot.clients, snapshot.client_keys = {}, {}
+  snapshot.several_clients = #(doc.clients or {}) + (snapshot.anonymous and 1 or 0) > 1
   for _, client in ipairs(doc.clients or {}) do
     snapshot.clients[client.name] = client
     for _, key in ipairs(client.keys) do

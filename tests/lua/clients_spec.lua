@@ -27,11 +27,12 @@ describe("the key of a request", function()
 end)
 
 describe("the client of a request", function()
-  local clients, answered, snapshot
+  local clients, answered, snapshot, clock
   local loaded = pcall(ffi.load, "libcrypto.so.3", true)       -- in nginx it is linked in
 
   before_each(function()
     local stand_in = fake_ngx.install()
+    clock = stand_in.clock
     stand_in.print = function(body) answered.body = body end
     stand_in.exit = function() answered.status = stand_in.status end
     package.loaded["evenkeel.clients"], package.loaded["evenkeel.errors"] = nil, nil
@@ -92,11 +93,11 @@ describe("the client of a request", function()
   end)
 
   test("is refused from the second on in which its key ends, though the key was known until then", function()
-    snapshot.client_keys[clients.sha256("sk-1")].ends = ngx.time() + 10
+    snapshot.client_keys[clients.sha256("sk-1")].ends = clock.now_s + 10
     assert.equal("web-app", identify("Bearer sk-1").name)
-    ngx.clock:pass(9)
+    clock:pass(9)
     assert.equal("web-app", identify("Bearer sk-1").name)
-    ngx.clock:pass(1)
+    clock:pass(1)
     assert.is_nil(identify("Bearer sk-1"))
     assert.is_truthy(answered.body:find("api_key_expired", 1, true))
   end)

@@ -193,7 +193,7 @@ describe("a client's limits", function()
     new_client { requests_per_minute = 10, tokens_per_minute = 100, max_concurrent = 5 }
     assert.is_truthy(admit(400))
     for _ = 1, 20 do assert.is_nil((admit(400))) end
-    assert.equal(1, slots.count(client.keys.in_flight))
+    assert.equal(1, slots.count(client.counts.in_flight))
     stand_in.clock:pass(60)
     assert.is_truthy(admit(4))
     assert.equal(9, stand_in.header["x-ratelimit-remaining-requests"])

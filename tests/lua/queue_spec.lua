@@ -1,6 +1,7 @@
 local fake_dict = require "support.fake_dict"
 local fake_ngx = require "support.fake_ngx"
 local fake_threads = require "support.fake_threads"
+local fuzz = require "support.fuzz"
 
 describe("the queue of a pool", function()
   local stand_in, threads, slots, queue, pool
@@ -22,8 +23,8 @@ describe("the queue of a pool", function()
   local function waiting() return slots.count("q:" .. pool.name) end
 
   -- A request that waits at most `timeout_s`. @return its record: {name, got, why, at (when it was over)}
-  local function enter(name, timeout_s, which)
-    local req = { pool = pool, name = name }
+  local function enter(name, timeout_s, which, client)
+    local req = { pool = pool, name = name, client = client and { name = client }, snapshot = client and { several_clients = true } }
     req.thread = threads:spawn(function()
       req.got, req.why = (which or queue).wait(req, timeout_s or 2, function()
         tries[name] = (tries[name] or 0) + 1
@@ -186,6 +187,74 @@ describe("the queue of a pool", function()
     assert.equal(0, waiting())
   end)
 
+  describe("between clients", function()
+    it("takes turns, whoever came with more, and serves each client's own in the order of arrival", function()
+      for i = 1, 6 do enter("a" .. i, 2, nil, "a") end
+      for i = 1, 2 do enter("b" .. i, 2, nil, "b") end
+      enter("c1", 2, nil, "c")
+      release(9)
+      assert.same({ "a1", "b1", "c1", "a2", "b2", "a3", "a4", "a5", "a6" }, served)
+    end)
+
+    it("gives who comes later a turn in the round that is being served, not the first one", function()
+      for i = 1, 6 do enter("a" .. i, 2, nil, "a") end
+      release(3)
+      enter("b1", 2, nil, "b")
+      enter("b2", 2, nil, "b")
+      release(5)
+      assert.same({ "a1", "a2", "a3", "a4", "b1", "a5", "b2", "a6" }, served)
+    end)
+
+    it("does not hold it against a client that its earlier calls gave up", function()
+      for i = 1, 6 do enter("a" .. i, 0.1, nil, "a") end
+      threads:pass(0.2)
+      enter("b1", 2, nil, "b")
+      enter("a7", 2, nil, "a")
+      enter("b2", 2, nil, "b")
+      enter("a8", 2, nil, "a")
+      release(4)
+      assert.same({ "b1", "a7", "b2", "a8" }, served)
+    end)
+
+    it("gives none more than half of the places", function()
+      pool.queue.size = 4
+      enter("a1", 2, nil, "a")
+      enter("a2", 2, nil, "a")
+      assert.equal("full", enter("a3", 2, nil, "a").why)
+      assert.is_nil(enter("b1", 2, nil, "b").why)
+      release(3)
+      assert.is_nil(enter("a4", 2, nil, "a").why, "places come back")
+    end)
+
+    it("serves every client alike, whatever crowd one brings", function()
+      fuzz.run(50, function(random)
+        served, free = {}, 0
+        local crowd = {}
+        for _, client in ipairs { "a", "b", "c" } do
+          for i = 1, random(3, 20) do crowd[#crowd + 1] = { client, i } end
+        end
+        local many = #crowd
+        fuzz.shuffle(random, crowd)
+        local turn = {}
+        for _, one in ipairs(crowd) do
+          turn[one[1]] = (turn[one[1]] or 0) + 1
+          enter(one[1] .. turn[one[1]], 100, nil, one[1])
+        end
+        local got, last = {}, {}
+        for n = 1, many do
+          release()
+          local client, number = served[n]:match("(%a)(%d+)")
+          assert(tonumber(number) == (last[client] or 0) + 1, "overtaken by one's own")
+          last[client] = tonumber(number)
+          got[client] = (got[client] or 0) + 1
+          for other, all in pairs(turn) do
+            if (got[other] or 0) < all then assert((got[client] - (got[other] or 0)) <= 1, "one was served twice as another waited") end
+          end
+        end
+      end)
+    end)
+  end)
+
   it("is one per pool", function()
     enter("a")
     local other = { name = "other", queue = { size = 1, timeout_ms = 1000 } }
@@ -248,6 +317,19 @@ describe("the queue of a pool", function()
       release()
       threads:pass(0.1)
       assert.same({ "a", "b", "c" }, served)
+    end)
+
+    it("takes turns between clients, in whichever worker they wait", function()
+      for i = 1, 3 do enter("a" .. i, 5, nil, "a") end
+      enter("b1", 5, other, "b")
+      enter("b2", 5, other, "b")
+      for _ = 1, 5 do
+        release()
+        threads:pass(0.1)
+      end
+      local round = {}
+      for i, name in ipairs(served) do round[i] = name:sub(2) end        -- within a round either may be first
+      assert.same({ "1", "1", "2", "2", "3" }, round)
     end)
 
     it("does not wait for a worker that died in line", function()

@@ -54,6 +54,26 @@ describe("a snapshot", function()
     end
   end)
 
+  it("knows its clients by the hash of each of their keys, and when each ends", function()
+    local snapshot = assert(snapshots.compile(read(GOLDEN .. "clients.json")))
+    local known = 0
+    for sha256, entry in pairs(snapshot.client_keys) do
+      known = known + 1
+      assert.equal(64, #sha256)
+      assert.equal(entry.client, snapshot.clients[entry.client.name])
+      if entry.client.name == "hashed-only" then
+        assert.is_nil(entry.ends)
+        assert.is_false(entry.client.limited)
+      else
+        assert.equal(sha256:find("^0+1$") and 1801396800 or 1893456000, entry.ends, "the key's own end, or the client's")
+        assert.is_true(entry.client.limited)
+      end
+    end
+    assert.equal(4, known)
+    assert.is_false(snapshot.clients.all.enabled)
+    assert.is_true(snapshot.several_clients)
+  end)
+
   it("knows its instances, pools and models", function()
     local snapshot = compiled()
     assert.equal(12, snapshot.revision)
