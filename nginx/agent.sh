@@ -7,6 +7,7 @@
 #   one goes on.
 # - A reload counts when every worker is new and says that it runs the new text. One reload at a time, none while old workers still
 #   drain (up to EVENKEEL_DRAIN_WAIT_S); what comes meanwhile is coalesced to the newest text.
+# - When the files of the edge's certificate change and fit together (nginx -t), the running text is reloaded with them; no answer is cut.
 # - nginx outlives the agent's crash: SIGKILL leaves it running and the next agent adopts it. SIGTERM ends both.
 # - Without a control plane it starts, and restarts, what is on disk.
 #
@@ -229,8 +230,9 @@ release_listeners() {
 
 # Starts nginx.conf and proves it. Words of a failure: run/agent.start.words.
 start_nginx() {
-  local offset digest
+  local offset digest files
   release_listeners
+  files=$(certificates)
   rm -f run/instances/*.sock run/nginx.pid
   offset=$(log_size)
   digest=$(text_digest nginx.conf)
@@ -239,6 +241,7 @@ start_nginx() {
     for _ in {1..50}; do is_running && break; pause 0.1; done
     if prove "$digest" "" "$offset"; then
       keep_as_good
+      loaded_certificates=$files
       log "nginx runs (master $master)"
       return 0
     fi
@@ -248,14 +251,23 @@ start_nginx() {
   return 1
 }
 
+# certificates: path, inode, size and time of the files that nginx.conf names for its edge.
+certificates() {
+  local name
+  while read -r name; do stat -L -c '%n %i %s %.9Y' -- "$name" 2>&1; done \
+    < <(sed -nE 's/^ *ssl_certificate(_key)? "?([^";]+)"?;.*$/\2/p' nginx.conf 2>/dev/null)
+}
+
 # reload DIGEST: nginx.conf is live within PROOF_WAIT_S, or the last good text is and the words are in run/agent.load.words.
 reload() {
-  local offset old
+  local offset old files
   old=$(workers)
   offset=$(log_size)
+  files=$(certificates)
   kill -HUP "$master"
   if prove "$1" "$old" "$offset"; then
     keep_as_good
+    loaded_certificates=$files
     return 0
   fi
   words_since "$offset" >run/agent.load.words
@@ -399,6 +411,31 @@ apply() {
   fi
 }
 
+loaded_certificates=""      # as `certificates` said when nginx last read them
+unfit_certificates=""       # as it said when nginx -t refused them: asked again when they change
+changed_since_s=""
+
+renew_certificates() {
+  local files
+  is_running || return 0
+  files=$(certificates)
+  if [[ $files == "$loaded_certificates" || $files == "$unfit_certificates" ]]; then changed_since_s=""; return 0; fi
+  : "${changed_since_s:=$SECONDS}"
+  [[ -z $(draining_workers) ]] || ((SECONDS - changed_since_s >= DRAIN_WAIT_S)) || return 0
+  changed_since_s=""
+  if ! "$NGINX" -t -p "$PWD/" -c nginx.conf </dev/null >run/agent.test.words 2>&1 9>&-; then
+    unfit_certificates=$files
+    log "the certificate's new files cannot be used; the old ones go on:"
+    sed 's/^/  nginx: /' run/agent.test.words
+  elif reload "$(text_digest nginx.conf)"; then
+    unfit_certificates=""
+    log "the certificate's new files are in use"
+  else
+    unfit_certificates=$files
+    log "the reload with the certificate's new files failed"
+  fi
+}
+
 log "node $EVENKEEL_NODE_NAME in $PWD, control plane $EVENKEEL_CONTROL_URL"
 if is_running; then log "adopting the running nginx (master $master)"; else ensure_running; fi
 # The last agent may have ended between rename and proof: either the workers run what is on disk, or they run the last good text.
@@ -410,6 +447,7 @@ drain_since_s=""
 away=""
 while :; do
   ensure_running
+  renew_certificates
   send_report
   fetch "$POLL_WAIT_S"
   case $http in

@@ -32,7 +32,11 @@ public sealed record GatewayConfig(
     MoneyConfig? RevenuePerHour = null,
     IReadOnlyDictionary<string, decimal>? ExchangeRates = null,
     RetentionConfig? Retention = null,
-    bool? WebhookPrivateTargets = null);
+    bool? WebhookPrivateTargets = null)
+{
+    /// <summary>Null: plain HTTP.</summary>
+    public EdgeTlsConfig? Tls { get; init; }
+}
 
 public sealed record MoneyConfig(decimal Amount, string Currency = "USD");
 
@@ -46,6 +50,11 @@ public sealed record RetentionConfig
     /// <summary>Single requests.</summary>
     public TimeSpan Traces { get; init; } = TimeSpan.FromDays(7);
 }
+
+/// <param name="CertificateFile">PEM, the whole chain, on the nodes.</param>
+/// <param name="KeyFile">PEM, readable by nginx only.</param>
+/// <param name="MinVersion">"1.2" or "1.3".</param>
+public sealed record EdgeTlsConfig(string CertificateFile, string KeyFile, string MinVersion = "1.2");
 
 /// <summary>One provider endpoint.</summary>
 public sealed record InstanceConfig

@@ -66,7 +66,8 @@ public static partial class ConfigReader
             Money(map.Map("revenue_per_hour")),
             map.Map("exchange_rates").Decimals(),
             Retention(map.Map("retention")),
-            map.Boolean("webhook_private_targets"));
+            map.Boolean("webhook_private_targets"))
+        { Tls = EdgeTls(map.Map("tls")) };
         map.RefuseUnknownKeys();
         return gateway;
     }
@@ -94,6 +95,18 @@ public static partial class ConfigReader
         };
         map.RefuseUnknownKeys();
         return retention;
+    }
+
+    private static EdgeTlsConfig? EdgeTls(ConfigMap map)
+    {
+        if (map.IsEmpty)
+        {
+            return null;
+        }
+
+        var tls = new EdgeTlsConfig(map.RequiredText("certificate_file"), map.RequiredText("key_file"), map.Text("min_version") ?? "1.2");
+        map.RefuseUnknownKeys();
+        return tls;
     }
 
     private static InstanceConfig Instance(ConfigMap map)

@@ -17,6 +17,9 @@ internal sealed record GatewayRow
     public string? ExchangeRates { get; init; }   // JSON
     public string? Retention { get; init; }       // JSON
     public bool? WebhookPrivateTargets { get; init; }
+    public string? TlsCertificateFile { get; init; }
+    public string? TlsKeyFile { get; init; }
+    public string? TlsMinVersion { get; init; }
 
     public static GatewayRow Of(GatewayConfig g) => new()
     {
@@ -28,6 +31,9 @@ internal sealed record GatewayRow
         ExchangeRates = g.ExchangeRates is null ? null : JsonSerializer.Serialize(g.ExchangeRates, ConfigJson.Options),
         Retention = g.Retention is null ? null : JsonSerializer.Serialize(g.Retention, ConfigJson.Options),
         WebhookPrivateTargets = g.WebhookPrivateTargets,
+        TlsCertificateFile = g.Tls?.CertificateFile,
+        TlsKeyFile = g.Tls?.KeyFile,
+        TlsMinVersion = g.Tls?.MinVersion,
     };
 
     public GatewayConfig ToConfig() => new(
@@ -35,7 +41,10 @@ internal sealed record GatewayRow
         RevenueAmount is { } amount ? new MoneyConfig(amount, RevenueCurrency!) : null,
         ExchangeRates is null ? null : JsonSerializer.Deserialize<Dictionary<string, decimal>>(ExchangeRates, ConfigJson.Options),
         Retention is null ? null : JsonSerializer.Deserialize<RetentionConfig>(Retention, ConfigJson.Options),
-        WebhookPrivateTargets);
+        WebhookPrivateTargets)
+    {
+        Tls = TlsCertificateFile is null ? null : new EdgeTlsConfig(TlsCertificateFile, TlsKeyFile!, TlsMinVersion!),
+    };
 }
 
 internal sealed record InstanceRow

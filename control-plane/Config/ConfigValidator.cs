@@ -77,6 +77,13 @@ public static partial class ConfigValidator
                 Between("gateway.retention.days", kept.Days, kept.Hours, tenYears);
                 Between("gateway.retention.traces", kept.Traces, s_hour, tenYears);
             }
+
+            if (gateway.Tls is { } tls)
+            {
+                PemFile("gateway.tls.certificate_file", tls.CertificateFile);
+                PemFile("gateway.tls.key_file", tls.KeyFile);
+                Require(tls.MinVersion is "1.2" or "1.3", "gateway.tls.min_version", "expected \"1.2\" or \"1.3\"");
+            }
         }
 
         public void Instances()
@@ -121,8 +128,11 @@ public static partial class ConfigValidator
             UniqueTexts(path + ".capabilities", instance.Capabilities);
             Each(instance.Capabilities, path + ".capabilities", (p, c) =>
                 Require(Capability().IsMatch(c), p, "a capability is a word of a-z, 0-9 and _, 48 at most"));
-            Require(instance.Tls.CaFile is null || CaFile().IsMatch(instance.Tls.CaFile), path + ".tls.ca_file",
-                "needs an absolute path of printable characters without quotes, backslash, ; { } $ #, 512 at most");
+            if (instance.Tls.CaFile is { } authorities)
+            {
+                PemFile(path + ".tls.ca_file", authorities);
+            }
+
             Require(instance.Tls.ServerName is null || DnsName.IsMatch(instance.Tls.ServerName), path + ".tls.server_name", "is not a DNS name");
 
             var timeouts = instance.Timeouts;
@@ -224,7 +234,7 @@ public static partial class ConfigValidator
         private void Ghost(string path, GhostConfig ghost)
         {
             Ratio(path + ".sample", ghost.Sample, zero: true);
-            Require(ghost.PromptsFile is null || CaFile().IsMatch(ghost.PromptsFile), path + ".prompts_file",
+            Require(ghost.PromptsFile is null || PemPath().IsMatch(ghost.PromptsFile), path + ".prompts_file",
                 "needs an absolute path of printable characters without quotes, backslash, ; { } $ #, 512 at most");
             AtMost(path + ".redact.drop", ghost.Redact.Drop.Count, 100, "fields");
             Each(ghost.Redact.Drop, path + ".redact.drop", (p, field) => Require(field.Length is > 0 and <= 100, p, "needs 1 to 100 characters"));
@@ -433,6 +443,9 @@ public static partial class ConfigValidator
             }
         }
 
+        private void PemFile(string path, string file) =>
+            Require(PemPath().IsMatch(file), path, "needs an absolute path of printable characters without quotes, backslash, ; { } $ #, 512 at most");
+
         private void IsCurrency(string path, string currency) =>
             Require(Currency().IsMatch(currency), path, "a currency is three capital letters, as in USD");
 
@@ -571,7 +584,7 @@ public static partial class ConfigValidator
     private static partial Regex Currency();
 
     [GeneratedRegex(@"^/[^""'`;{}$#\\\x00-\x1f\x7f-\uffff]{1,511}\z")]
-    private static partial Regex CaFile();
+    private static partial Regex PemPath();
 
     [GeneratedRegex(@"^(?=.{1,253}\z)(?!.*\.[0-9]+\.?\z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?\z")]
     private static partial Regex DnsNamePattern();

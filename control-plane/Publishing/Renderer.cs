@@ -38,10 +38,15 @@ public sealed class Renderer(string template)
             .OrderBy(group => group.Key, StringComparer.Ordinal)
             .Select(group => new Dictionary<string, object?> { ["caFile"] = group.Key, ["instances"] = Names(group) })
             .ToList();
+        var tls = document.Gateway.Tls;
         var model = new Dictionary<string, object?>
         {
             ["textDigest"] = "",
             ["workers"] = NginxQuote.Workers(node.Workers ?? document.Gateway.Workers?.ToString() ?? "auto"),
+            ["edgeTls"] = tls is not null,
+            ["edgeCertificate"] = tls is not null && NginxQuote.Path(tls.CertificateFile) is not null ? tls.CertificateFile : null,
+            ["edgeKey"] = tls is not null && NginxQuote.Path(tls.KeyFile) is not null ? tls.KeyFile : null,
+            ["edgeOldTls"] = tls?.MinVersion == "1.2",
             ["edgeListen"] = NginxQuote.Listen(node.EdgeListen ?? document.Gateway.Listen),
             ["adminListen"] = NginxQuote.Listen(node.AdminListen),
             ["nodeName"] = NginxQuote.Identifier(node.Name),

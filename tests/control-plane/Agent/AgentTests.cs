@@ -1,6 +1,9 @@
 using System.Net;
+using System.Net.Security;
 using System.Net.Sockets;
 using System.Runtime.Versioning;
+using System.Security.Cryptography;
+using System.Security.Cryptography.X509Certificates;
 using Xunit;
 
 namespace Evenkeel.Tests.Agent;
@@ -245,6 +248,56 @@ public sealed class AgentTests
         Assert.Equal(0, node.Stub.Unauthorized);
         foreach (var name in new[] { "token", "run/agent.header" })
             Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(node.At(name)));
+    }
+
+    [Fact]
+    public async Task A_certificate_that_is_renewed_is_served_without_a_lost_answer_and_half_a_renewal_changes_nothing()
+    {
+        await using var node = new AgentNode();
+        await node.Stub.StartAsync();
+        var port = AgentNode.FreePort();
+        Renew("old");
+        var digest = node.Want(1, node.Text("one", server: $$"""
+            server { listen 127.0.0.1:{{port}} ssl;
+              ssl_certificate {{node.At("edge.pem")}};
+              ssl_certificate_key "{{node.At("edge.key")}}";
+              location / { return 200 "tls"; } }
+            """));
+        node.StartAgent();
+        await node.ReportAsync(digest, "applied");
+        Assert.Equal("CN=old", await ServedAsync());
+
+        // The certificate without its key: nginx -t says no, and the old pair goes on.
+        var key = File.ReadAllText(node.At("edge.key"));
+        Renew("new");
+        var newKey = File.ReadAllText(node.At("edge.key"));
+        File.WriteAllText(node.At("edge.key"), key);
+        await node.EventuallyAsync("the half is refused", () => Task.FromResult(node.Log.Contains("cannot be used; the old ones go on")));
+        Assert.Equal("CN=old", await ServedAsync());
+
+        using var stream = new StreamReader(await node.SlowAnswerAsync(seconds: 3));
+        Assert.Equal("begin", await stream.ReadLineAsync());
+        File.WriteAllText(node.At("edge.key"), newKey);
+        await node.EventuallyAsync("the new one is served", async () => await ServedAsync() == "CN=new");
+        Assert.Equal("end", await stream.ReadLineAsync());
+        Assert.Equal(digest, Assert.Single(node.Stub.Reports).Digest);
+
+        void Renew(string name)
+        {
+            using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
+            using var certificate = new CertificateRequest("CN=" + name, key, HashAlgorithmName.SHA256).CreateSelfSigned(DateTimeOffset.UtcNow.AddDays(-1), DateTimeOffset.UtcNow.AddDays(1));
+            File.WriteAllText(node.At("edge.pem"), certificate.ExportCertificatePem());
+            File.WriteAllText(node.At("edge.key"), key.ExportPkcs8PrivateKeyPem());
+        }
+
+        async Task<string?> ServedAsync()
+        {
+            using var socket = new TcpClient();
+            await socket.ConnectAsync(IPAddress.Loopback, port);
+            await using var tls = new SslStream(socket.GetStream(), false, (_, _, _, _) => true);
+            await tls.AuthenticateAsClientAsync("edge");
+            return tls.RemoteCertificate?.Subject;
+        }
     }
 
     [Fact]

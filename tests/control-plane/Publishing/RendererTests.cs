@@ -66,6 +66,7 @@ public sealed class RendererTests
         { "a CA file", document => Change(document, instance => instance with { Tls = instance.Tls with { CaFile = "/etc/ca.pem" } }) },
         { "listen", document => document with { Gateway = document.Gateway with { Listen = "127.0.0.1:1" } } },
         { "workers", document => document with { Gateway = document.Gateway with { Workers = 7 } } },
+        { "TLS", document => document with { Gateway = document.Gateway with { Tls = new EdgeTlsConfig("/tmp/pem", "/tmp/key") } } },
     };
 
     [Theory]
@@ -147,6 +148,45 @@ public sealed class RendererTests
         finally
         {
             folder.Delete(recursive: true);
+        }
+    }
+
+    [Theory]
+    [InlineData("1.2", "ssl_protocols TLSv1.2 TLSv1.3;")]
+    [InlineData("1.3", "ssl_protocols TLSv1.3;")]
+    public void The_edge_speaks_TLS_and_HTTP_2_with_the_files_it_is_given(string version, string protocols)
+    {
+        using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
+        using var certificate = new CertificateRequest("CN=edge", key, HashAlgorithmName.SHA256).CreateSelfSigned(DateTimeOffset.UtcNow, DateTimeOffset.UtcNow.AddDays(1));
+        var folder = Directory.CreateTempSubdirectory("evenkeel edge ");
+        try
+        {
+            var (pem, keyPem) = (Path.Combine(folder.FullName, "edge.pem"), Path.Combine(folder.FullName, "edge.key"));
+            File.WriteAllText(pem, certificate.ExportCertificatePem());
+            File.WriteAllText(keyPem, key.ExportPkcs8PrivateKeyPem());
+            var document = Example() with { Gateway = new GatewayConfig { Tls = new EdgeTlsConfig(pem, keyPem, version) } };
+            var text = Renderer.Render(document, Node).Text;
+            Assert.Contains("listen 127.0.0.1:8080 ssl http2 backlog", text);
+            Assert.Contains(protocols, text);
+            NginxTest.Accepts(text);
+        }
+        finally
+        {
+            folder.Delete(recursive: true);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(HostileValues))]
+    public void A_hostile_certificate_file_is_refused_or_stays_one_quoted_token(string hostile)
+    {
+        foreach (var tls in new[] { new EdgeTlsConfig("/tmp/" + hostile, "/tmp/key"), new EdgeTlsConfig("/tmp/pem", "/tmp/" + hostile) })
+        {
+            string text;
+            try { text = Renderer.Render(Example() with { Gateway = new GatewayConfig { Tls = tls } }, Node).Text; }
+            catch (FormatException) { continue; }
+            Assert.Matches("ssl_certificate (\"/tmp/[^\"]*\"|/tmp/[^ ;]*); ", text);
+            Assert.Matches("ssl_certificate_key (\"/tmp/[^\"]*\"|/tmp/[^ ;]*);\n", text);
         }
     }
 
