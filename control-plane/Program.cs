@@ -64,6 +64,7 @@ try
     builder.Services.AddIncidents();
     builder.Services.AddTelemetry();
     builder.Services.AddAlerts();
+    builder.Services.AddClients();
 
     builder.Services.ConfigureHttpJsonOptions(json => ConfigJson.Configure(json.SerializerOptions));
     builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = false);   // a 400 everywhere, not a fault

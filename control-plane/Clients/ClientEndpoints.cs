@@ -90,8 +90,3 @@ internal sealed class ClientEndpoints() : ConfigListEndpoints<ClientConfig>("cli
         }
     }
 }
-
-public static class ClientSetup
-{
-    public static RouteGroupBuilder MapClients(this IEndpointRouteBuilder app) => new ClientEndpoints().Map(app);
-}

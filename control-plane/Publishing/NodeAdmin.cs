@@ -3,6 +3,7 @@ using System.Net;
 using System.Net.Http.Headers;
 using System.Text;
 using System.Text.Json;
+using Evenkeel.Clients;
 using Evenkeel.Config;
 using Evenkeel.Ghosts;
 using Evenkeel.Health;
@@ -121,6 +122,23 @@ public sealed class NodeAdmin : IDisposable
         try
         {
             return JsonSerializer.Deserialize<T>(body.Replace("\\u0000", "\\u0020"), NodeTelemetry.Options);   // PostgreSQL holds no NUL
+        }
+        catch (JsonException)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>Tells a node its share and what others have spent; it tells what it has spent. Null: it did not.</summary>
+    public async Task<SpendingAnswer?> ExchangeSpendingAsync(string adminUrl, SpendingOrder order, CancellationToken cancel)
+    {
+        using var content = JsonContent.Create(order, options: ConfigJson.Options);
+        using var request = new HttpRequestMessage(HttpMethod.Put, adminUrl.TrimEnd('/') + "/spending") { Content = content };
+        var (status, body, _) = await SendAsync(request, StatusTimeout, cancel);
+        if (status != HttpStatusCode.OK) return null;
+        try
+        {
+            return JsonSerializer.Deserialize<SpendingAnswer>(body, ConfigJson.Options) is { Clients: not null } answer ? answer : null;
         }
         catch (JsonException)
         {

@@ -6,6 +6,7 @@ using System.Text.Json;
 using Evenkeel.Config;
 using Evenkeel.Health;
 using Evenkeel.Secrets;
+using Evenkeel.Telemetry;
 
 namespace Evenkeel.Publishing;
 
@@ -83,7 +84,7 @@ public static class SnapshotBuilder
         {
             var key = client.Key is null ? default : secret(client.Key);
             if (key.Fault is not null) faults.Add(new ConfigFault($"clients[{at}].key", client.Keys.Count == 0 ? $"\"{client.Name}\" is left out: {key.Fault}" : $"this key of \"{client.Name}\" is left out: {key.Fault}"));
-            if (key.Value is not null || client.Keys.Count > 0) WriteClient(json, client, key.Value);
+            if (key.Value is not null || client.Keys.Count > 0) WriteClient(json, client, key.Value, document.Gateway.ExchangeRates);
         }
         json.WriteEndArray();
     }
@@ -220,7 +221,7 @@ public static class SnapshotBuilder
     /// <summary>The sha256 of a client's key: all that nodes and the database know of it.</summary>
     public static string HashOf(string key) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(key)));
 
-    private static void WriteClient(Utf8JsonWriter json, ClientConfig client, string? key)
+    private static void WriteClient(Utf8JsonWriter json, ClientConfig client, string? key, IReadOnlyDictionary<string, decimal>? exchangeRates)
     {
         json.WriteStartObject();
         json.WriteString("name", client.Name);
@@ -246,6 +247,12 @@ public static class SnapshotBuilder
             json.WriteString("currency", budget.Currency);
             json.WriteString("per", budget.Per);
             json.WriteNumber("warn_at", budget.WarnAt);
+            json.WriteStartObject("rates");      // what one unit of another currency is in the budget's
+            foreach (var currency in (exchangeRates ?? new Dictionary<string, decimal>()).Keys.Where(c => c != budget.Currency).Order(StringComparer.Ordinal))
+            {
+                if (ExchangeRates.Convert(1, currency, budget.Currency, exchangeRates) is { } rate) json.WriteNumber(currency, rate);
+            }
+            json.WriteEndObject();
             json.WriteEndObject();
         }
         json.WriteEndObject();

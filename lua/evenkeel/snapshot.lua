@@ -115,7 +115,7 @@ function M.compile(raw)
       local ends = math.min(key["until"] or math.huge, client.expires or math.huge)
       snapshot.client_keys[key.sha256] = { client = client, ends = ends < math.huge and ends or nil }
     end
-    limits.compile(client)                -- last: from here on client.keys are those of its state
+    limits.compile(client)
     if client.models and #client.models > 0 then
       client.may = {}
       for _, model in ipairs(client.models) do client.may[model] = true end

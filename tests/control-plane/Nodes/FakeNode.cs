@@ -45,6 +45,9 @@ internal sealed class FakeNode : IAsyncDisposable
     public Func<long, long, string> Telemetry { get; set; } = (_, _) => """{"seq":0,"series":[]}""";
     public Func<long, string> Traces { get; set; } = _ => """{"traces":[],"begin":0,"last":0,"dropped":0,"sampled_out":0}""";
     public Func<string> Stats { get; set; } = () => """{"instances":{},"pools":{}}""";
+    /// <summary>What PUT /spending was told, and what it answers.</summary>
+    public ConcurrentQueue<JsonElement> SpendingOrders { get; } = new();
+    public string Spent { get; set; } = """{"born":1,"clients":{}}""";
 
     /// <summary>What POST /samples/_take answers.</summary>
     public string Samples { get; set; } = """{"samples":[]}""";
@@ -69,6 +72,12 @@ internal sealed class FakeNode : IAsyncDisposable
         app.MapGet("/status", () => Results.Json(node.Status()));
         app.Map("/instances/{name}/{**rest}", (Delegate)node.KnockAsync);
         app.MapPost("/samples/_take", () => Results.Content(node.Samples, "application/json"));
+        app.MapPut("/spending", async (HttpRequest request) =>
+        {
+            var order = (await JsonDocument.ParseAsync(request.Body)).RootElement;
+            node.SpendingOrders.Enqueue(order);
+            return Results.Content(node.Spent, "application/json");
+        });
         app.MapGet("/events", (long after) => Results.Content(node.Events(after), "application/json"));
         app.MapGet("/telemetry", (long after, long? from) => Results.Content(node.Telemetry(after, from ?? 0), "application/json"));
         app.MapGet("/traces", (long after) => Results.Content(node.Traces(after), "application/json"));

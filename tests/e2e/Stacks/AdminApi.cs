@@ -42,6 +42,17 @@ internal sealed class AdminApi : IDisposable
 
     public Task<long> RemoveInstanceAsync(string name) => WriteAsync(HttpMethod.Delete, "instances/" + name, null);
 
+    /// <summary>A new client, or a client's new key. The key is told here only.</summary>
+    public async Task<string> NewClientKeyAsync(string path, object? body = null)
+    {
+        using var answer = await _http.PostAsync("/api/v1/" + path, body is null ? null : Body(Config.Json(body)));
+        var text = await answer.Content.ReadAsStringAsync();
+        Assert.True(answer.IsSuccessStatusCode, $"POST {path}: {(int)answer.StatusCode} {text}");
+        return (string)JsonNode.Parse(text)!["key"]!;
+    }
+
+    public Task<long> ChangeClientAsync(string name, object changes) => WriteAsync(HttpMethod.Patch, "clients/" + name, Config.Json(changes));
+
     /// <summary>Which instances the first tier of a pool has from now on.</summary>
     public async Task<long> SetFirstTierAsync(string pool, params string[] instances)
     {
