@@ -1,3 +1,4 @@
+using Evenkeel.Auth;
 using Evenkeel.Config;
 using Evenkeel.Publishing;
 using Microsoft.AspNetCore.Http.HttpResults;
@@ -35,11 +36,11 @@ public static class GhostEndpoints
         var group = app.MapGroup("/api/v1/ghosts").WithTags("ghosts").ProducesProblem(StatusCodes.Status401Unauthorized);
         group.MapGet("", Overview).WithName("getGhosts")
             .WithSummary("How each instance serves by its ghosts, tokens used today, and the newest results; before=ID goes on below ID.");
-        group.MapPost("/run", Run).WithName("runGhosts").WithSummary("Sends ghosts now, answers with what became of them, and counts them like scheduled ones.")
+        group.MapPost("/run", Run).WithName("runGhosts").RequireRole(Role.Operator).WithSummary("Sends ghosts now, answers with what became of them, and counts them like scheduled ones.")
             .ProducesProblem(StatusCodes.Status400BadRequest).ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status409Conflict);
-        group.MapGet("/samples", Samples).WithName("listGhostSamples").WithSummary("Redacted requests of clients that are asked again, newest first; before=ID goes on below ID.");
-        group.MapDelete("/samples", DeleteAll).WithName("deleteGhostSamples").WithSummary("Deletes all samples, or those of one pool.");
-        group.MapDelete("/samples/{id:long}", DeleteOne).WithName("deleteGhostSample").WithSummary("Deletes one sample.").ProducesProblem(StatusCodes.Status404NotFound);
+        group.MapGet("/samples", Samples).WithName("listGhostSamples").RequireRole(Role.Operator).WithSummary("Redacted requests of clients that are asked again, newest first; before=ID goes on below ID.");
+        group.MapDelete("/samples", DeleteAll).WithName("deleteGhostSamples").RequireRole(Role.Operator).WithSummary("Deletes all samples, or those of one pool.");
+        group.MapDelete("/samples/{id:long}", DeleteOne).WithName("deleteGhostSample").RequireRole(Role.Operator).WithSummary("Deletes one sample.").ProducesProblem(StatusCodes.Status404NotFound);
     }
 
     private static async Task<Ok<GhostOverview>> Overview(

@@ -17,6 +17,7 @@ public sealed class GhostRunner(
 
     private static readonly TimeSpan Slack = TimeSpan.FromSeconds(15);
     private readonly CancellationTokenSource ending = new();
+    private (Desired Of, IReadOnlyDictionary<string, GhostTarget> Targets)? planned;
 
     /// <summary>Claims what is due within the next second and begins with it; returns before it is done.</summary>
     public async Task TickAsync(CancellationToken cancel)
@@ -24,7 +25,7 @@ public sealed class GhostRunner(
         if (state.Current is not { } desired) return;
         var live = (await nodes.ListAsync(cancel)).Where(node => node.Live).ToList();
         if (live.Count == 0) return;
-        var targets = GhostTarget.Scheduled(desired.Document);
+        var targets = TargetsOf(desired);
         var wishes = targets.Values.Where(target => target.Instance.Enabled && !target.Instance.Drain)
             .Select(target => new GhostWish(target.Instance.Name, target.Pool.Ghost.PerDay, target.Timeout + Slack)).ToList();
         foreach (var claim in await store.ClaimAsync(wishes, targets.Keys, Tick, Random.Shared, cancel)) _ = RunAsync(claim, targets[claim.Instance], live, ending.Token);
@@ -34,7 +35,7 @@ public sealed class GhostRunner(
     /// <returns>What became of them; fewer than asked for when the pool has no tokens left today.</returns>
     public async Task<IReadOnlyList<GhostResult>> RunAsync(IReadOnlyList<GhostTarget> targets, int count, CancellationToken cancel)
     {
-        var scheduled = state.Current is { } desired ? GhostTarget.Scheduled(desired.Document) : new Dictionary<string, GhostTarget>();
+        var scheduled = state.Current is { } desired ? TargetsOf(desired) : new Dictionary<string, GhostTarget>();
         var live = (await nodes.ListAsync(cancel)).Where(node => node.Live).ToList();
         if (live.Count == 0) return [];
         var results = await Task.WhenAll(targets.Select(async target =>
@@ -53,6 +54,14 @@ public sealed class GhostRunner(
     {
         ending.Cancel();
         ending.Dispose();
+    }
+
+    private IReadOnlyDictionary<string, GhostTarget> TargetsOf(Desired desired)
+    {
+        if (planned is { } known && known.Of == desired) return known.Targets;
+        var targets = GhostTarget.Scheduled(desired.Document);
+        planned = (desired, targets);
+        return targets;
     }
 
     private async Task RunAsync(GhostClaim claim, GhostTarget target, IReadOnlyList<Node> live, CancellationToken cancel)
@@ -79,9 +88,8 @@ public sealed class GhostRunner(
     {
         var (pool, ghost) = (target.Pool, target.Pool.Ghost);
         var prompt = await ChooseAsync(pool, cancel);
-        var began = time.GetUtcNow().UtcDateTime;
-        var most = trigger == GhostTrigger.Schedule ? GhostPlan.Allowance(ghost.MaxTokensPerDay, began) : ghost.MaxTokensPerDay;
-        if (!await store.ReserveAsync(pool.Name, prompt.Estimate, most, cancel)) return null;
+        var most = trigger == GhostTrigger.Schedule ? GhostPlan.Allowance(ghost.MaxTokensPerDay, time.GetUtcNow().UtcDateTime) : ghost.MaxTokensPerDay;
+        if (await store.ReserveAsync(pool.Name, prompt.Estimate, most, cancel) is not { } day) return null;
 
         var body = prompt.Body(target.Model);
         var answer = AnswerReader.Failed(null, "no live node answers", 0);
@@ -89,7 +97,7 @@ public sealed class GhostRunner(
         for (var i = 0; i < live.Count && answer.Outcome is null; i++)
         {
             node = live[(int)((nodeTurn + i) % live.Count)];
-            answer = await admin.AskAsync(node.AdminUrl, target.Instance.Name, body, target.Timeout, cancel);
+            answer = await admin.AskAsync(node.AdminUrl, pool.Name, target.Instance.Name, body, target.Timeout, cancel);
         }
 
         var judged = GhostJudge.Judge(prompt, answer, await store.HistoryAsync(target, prompt, cancel), target.Instance.BaseLatency);
@@ -118,7 +126,7 @@ public sealed class GhostRunner(
             FinishReason = answer.FinishReason,
             Held = judged.Held,
         };
-        var (kept, before, after) = await store.KeepAsync(result, turn, perDay, input + output - prompt.Estimate, began, Random.Shared, cancel);
+        var (kept, before, after) = await store.KeepAsync(result, turn, perDay, input + output - prompt.Estimate, day, Random.Shared, cancel);
         if (before is not null && after!.WeightFactor < before.WeightFactor) GhostLog.Lighter(log, result.Instance, after.WeightFactor, string.Join(", ", judged.Faults));
         if (before is not null && after!.WeightFactor > before.WeightFactor) GhostLog.Heavier(log, result.Instance, after.WeightFactor);
         return kept;

@@ -168,6 +168,7 @@ public sealed class GhostStore(NpgsqlDataSource database)
         insert into ghost_budget as b (pool, day, tokens, ghosts)
         select @pool, (now() at time zone 'utc')::date, @tokens, 1 where @tokens <= @most
         on conflict (pool, day) do update set tokens = b.tokens + @tokens, ghosts = b.ghosts + 1 where b.tokens + @tokens <= @most
+        returning day::timestamp
         """;
 
     private const string SkipSql = """
@@ -176,12 +177,13 @@ public sealed class GhostStore(NpgsqlDataSource database)
         """;
 
     /// <summary>Takes tokens of the pool's budget of today, unless more than <paramref name="most"/> would be used then.</summary>
-    public async Task<bool> ReserveAsync(string pool, int tokens, long most, CancellationToken cancel = default)
+    /// <returns>The day that they are taken of; null: there are not so many left.</returns>
+    public async Task<DateTime?> ReserveAsync(string pool, int tokens, long most, CancellationToken cancel = default)
     {
         await using var connection = await database.OpenConnectionAsync(cancel);
-        if (await connection.ExecuteAsync(new CommandDefinition(ReserveSql, new { pool, tokens, most }, cancellationToken: cancel)) > 0) return true;
+        if (await connection.ExecuteScalarAsync<DateTime?>(new CommandDefinition(ReserveSql, new { pool, tokens, most }, cancellationToken: cancel)) is { } day) return day;
         await connection.ExecuteAsync(new CommandDefinition(SkipSql, new { pool }, cancellationToken: cancel));
-        return false;
+        return null;
     }
 
     private const string HistorySql = """

@@ -14,7 +14,8 @@ public sealed record GhostTarget(InstanceConfig Instance, PoolConfig Pool, strin
     public static IReadOnlyDictionary<string, GhostTarget> Scheduled(ConfigDocument document)
     {
         var targets = new Dictionary<string, GhostTarget>();
-        foreach (var target in document.Pools.Where(pool => pool.Ghost is { PerDay: > 0, MaxTokensPerDay: > 0 }).SelectMany(pool => Of(document, pool)))
+        var instances = document.Instances.ToDictionary(instance => instance.Name);
+        foreach (var target in document.Pools.Where(pool => pool.Ghost is { PerDay: > 0, MaxTokensPerDay: > 0 }).SelectMany(pool => Of(document, pool, instances)))
         {
             targets.TryAdd(target.Instance.Name, target);
         }
@@ -22,14 +23,13 @@ public sealed record GhostTarget(InstanceConfig Instance, PoolConfig Pool, strin
     }
 
     /// <summary>The instances of a pool, each once, by the first tier that holds it; without those for which no model name is known.</summary>
-    public static IEnumerable<GhostTarget> Of(ConfigDocument document, PoolConfig pool)
-    {
-        var instances = document.Instances.ToDictionary(instance => instance.Name);
-        return document.EffectiveTiers(pool)
+    public static IEnumerable<GhostTarget> Of(ConfigDocument document, PoolConfig pool) => Of(document, pool, document.Instances.ToDictionary(instance => instance.Name));
+
+    private static IEnumerable<GhostTarget> Of(ConfigDocument document, PoolConfig pool, Dictionary<string, InstanceConfig> instances) =>
+        document.EffectiveTiers(pool)
             .SelectMany(tier => tier.Instances.Select(name => (Instance: instances[name], tier.Model)))
             .DistinctBy(held => held.Instance.Name)
             .Select(held => (held.Instance, Model: held.Instance.Model ?? held.Model ?? pool.Models.FirstOrDefault(model => model != "*")))
             .Where(held => held.Model is not null)
             .Select(held => new GhostTarget(held.Instance, pool, held.Model!));
-    }
 }

@@ -173,13 +173,13 @@ public sealed class NodeAdmin : IDisposable
         }
     }
 
-    /// <summary>Sends a ghost to an instance's door and reads its answer as it comes.</summary>
-    public async Task<GhostAnswer> AskAsync(string adminUrl, string instance, string body, TimeSpan timeout, CancellationToken cancel)
+    /// <summary>Sends a ghost of a pool to an instance's door and reads its answer as it comes.</summary>
+    public async Task<GhostAnswer> AskAsync(string adminUrl, string pool, string instance, string body, TimeSpan timeout, CancellationToken cancel)
     {
         using var request = new HttpRequestMessage(HttpMethod.Post, $"{adminUrl.TrimEnd('/')}/instances/{instance}/v1/chat/completions")
         {
             Content = new StringContent(body, Encoding.UTF8, "application/json"),
-            Headers = { { "x-evenkeel-ghost", "1" }, { "x-ek-usage", "1" } },
+            Headers = { { "x-evenkeel-ghost", pool }, { "x-ek-usage", "1" } },
         };
         using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
         bounded.CancelAfter(timeout);
