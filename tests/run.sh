@@ -11,7 +11,7 @@ export LC_ALL=C.UTF-8
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 results=$root/tests/results
-all_parts=(lint lua unit launcher e2e failover)
+all_parts=(lint lua unit launcher e2e browser failover)
 kit_options=()
 passed=0 failed=0 skipped=0
 table=''
@@ -84,7 +84,7 @@ dotnet_tests() { # PROJECT NAME [WORDS]: counted from the .trx report; lines wit
 part_unit() {
   local project
   for project in tests/*/*.csproj; do
-    if [[ $project == tests/e2e/* ]] || ! grep -q Microsoft.NET.Test.Sdk "$project"; then continue; fi
+    if [[ $project == tests/e2e/* || $project == tests/browser/* ]] || ! grep -q Microsoft.NET.Test.Sdk "$project"; then continue; fi
     dotnet_tests "$project" "$(basename "$(dirname "$project")")"
   done
 }
@@ -108,6 +108,35 @@ part_launcher() {
 part_e2e() {
   need_release || return 0
   dotnet_tests tests/e2e/Evenkeel.EndToEnd.csproj e2e 'Passed|Failed|Skipped'
+}
+
+need_dashboard_tools() { # once per lock file
+  local directory=control-plane/Dashboard digest
+  digest=$(sha256sum <"$directory/package-lock.json")
+  [[ $(cat "$directory/node_modules/.lock-digest" 2>/dev/null) != "$digest" ]] || return 0
+  begin 'npm ci'
+  if npm ci --prefix "$directory" --no-audit --no-fund --ignore-scripts --loglevel=error >"$log" 2>&1; then
+    printf '%s\n' "$digest" >"$directory/node_modules/.lock-digest"
+  else
+    show_log; record 0 1 0; return 1
+  fi
+}
+
+dashboard_is_built() { # what is committed is what the sources give
+  local built code=0; built=$(mktemp -d)
+  if ! node control-plane/Dashboard/build.mjs "$built" || ! diff -r "$built" control-plane/wwwroot; then
+    echo 'control-plane/wwwroot is not what its sources give: npm run build in control-plane/Dashboard'; code=1
+  fi
+  rm -rf -- "$built"
+  return "$code"
+}
+
+part_browser() {
+  need_dashboard_tools || return 0
+  check 'dashboard types' control-plane/Dashboard/node_modules/.bin/tsc --noEmit -p control-plane/Dashboard
+  check 'dashboard build' dashboard_is_built
+  need_release || return 0
+  dotnet_tests tests/browser/Evenkeel.Browser.csproj browser
 }
 
 part_failover() { # it prints its table and its own sum

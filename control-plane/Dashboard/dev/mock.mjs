@@ -24,11 +24,11 @@ const live = () => {
   return {
     at: iso(t), revision: 14, open_incidents: 2,
     nodes: [{ name: 'node-1', live: true, revision: 14, workers: 2, acknowledged: true }, { name: 'node-2', live: true, revision: 14, workers: 2, acknowledged: true }],
-    pools: [{ name: 'chat', algorithm: 'weighted', queued: 0, requests_per_s: 96 + 8 * Math.sin(t / 9e3), error_rate: 0.002, state: 'ok', tiers: [{ name: 'primary', position: 1, instances: names.slice(0, 4) }, { name: 'degraded', position: 2, model: 'deepseek-v2-lite', instances: ['lite'] }] }],
+    pools: [{ name: 'chat', algorithm: 'weighted', queued: 0, requests_per_s: 96 + 8 * Math.sin(t / 9e3), error_rate: 0.002, state: 'up', tiers: [{ name: 'primary', position: 1, instances: names.slice(0, 4) }, { name: 'degraded', position: 2, model: 'deepseek-v2-lite', instances: ['lite'] }] }],
     instances: names.map(name => ({
       name, provider: name.startsWith('official') ? 'deepseek' : name, healthy: true, enabled: true, drain: false, grey: name === 'own-vllm', weight: limits[name], live_weight: limits[name] * 0.6,
       in_flight: Math.round(limits[name] * share[name] * 2 * (0.7 + 0.3 * Math.sin(t / 5e3 + hash(name)))), limit: name === 'own-vllm' ? 14 : limits[name], max_connections: limits[name],
-      share: share[name], breaker: name === 'siliconflow' ? 'open' : 'closed', cooldown_s: 0, attempts_per_s: 100 * share[name], error_rate: name === 'siliconflow' ? 0.62 : 0.003, p50_ms: 780 + 100 * hash(name), p99_ms: 2100 + 900 * hash(name), cost_per_hour: share[name] * 4.1,
+      share: share[name], breaker: name === 'siliconflow' ? 'open' : 'closed', cooldown_s: 0, attempts_per_s: 100 * share[name], error_rate: name === 'siliconflow' ? 0.62 : 0.003, p50_ms: 780 + 100 * hash(name), p99_ms: 2100 + 900 * hash(name), cost_per_hour: { USD: share[name] * 4.1 },
     })),
   }
 }
@@ -44,15 +44,19 @@ const pools = [{ name: 'chat', models: ['deepseek-chat', 'deepseek-v3'], algorit
 const traces = Array.from({ length: 20 }, (_, n) => ({ id: n, at: iso(Date.now() - n * 3100), request_id: `a17f4c${n}e99b2d`, client: n % 3 ? 'web-app' : '', pool: 'chat', model: 'deepseek-chat', kind: 'chat', mode: 'stream', status: 200, outcome: n % 5 === 4 ? 'server_error' : 'ok', tier: 1, degraded: false, duration_ms: 912, queued_ms: 0, revision: 14, attempts: [...n % 2 ? [{ instance: 'siliconflow', tier: 1, outcome: 'server_error', began_ms: 0, duration_ms: 130, of: 4, live_weight: 22 }] : [], { instance: 'official-1', tier: 1, outcome: 'ok', began_ms: n % 2 ? 131 : 0, duration_ms: 780, first_token_ms: 230, of: 3, live_weight: 31 }] }))
 
 const answers = {
-  '/telemetry/latency': q => ({ measure: q.get('measure'), step_s: Number(q.get('step_s')), series: (q.get('instance') ? [q.get('instance')] : q.get('by') === 'pool' ? ['chat'] : names).map(name => series(q, name)), distribution: [...bounds.map((le_ms, i) => ({ le_ms, count: Math.round(9000 * Math.exp(-((i - 7) ** 2) / 6)) })), { le_ms: null, count: 2 }] }),
+  '/telemetry/latency': q => ({ measure: q.get('measure'), from: q.get('from'), to: q.get('to'), step_s: Number(q.get('step_s')), series: (q.get('instance') ? [q.get('instance')] : q.get('by') === 'pool' ? ['chat'] : names).map(name => series(q, name)), distribution: [...bounds.map((le_ms, i) => ({ le_ms, count: Math.round(9000 * Math.exp(-((i - 7) ** 2) / 6)) })), { le_ms: null, count: 2 }] }),
   '/telemetry/errors': q => ({ step_s: Number(q.get('step_s')), points: times(q).map(t => { const failed = Object.fromEntries(outcomes.map(o => [o, Math.round(14 * hash(o) * hash(o + t) ** 3 * (bad(t, 'siliconflow') ? 5 : 1))])); return { at: iso(t), requests: 1500, outcomes: { ok: 1400, ...failed } } }) }),
   '/telemetry/heatmap': q => ({ step_s: Number(q.get('step_s')), from: q.get('from'), to: q.get('to'), instances: names.map(instance => ({ instance, cells: times(q).map(t => { const out = bad(t, instance), luck = hash(t + instance), rate = out ? 0.6 : luck > 0.97 ? 0.08 : luck > 0.9 ? 0.02 : luck > 0.8 ? 0.004 : 0; return { at: iso(t), attempts: 300, failed: Math.round(300 * rate), error_rate: rate, state: out ? 'out' : instance === 'own-vllm' && t > Date.now() - 9e5 ? 'degraded' : 'up', incidents: out ? [41] : [] } }) })) }),
-  '/telemetry/cost': q => ({ step_s: Number(q.get('step_s')), rows: (q.get('by') === 'client' ? ['web-app', 'batch', ''] : q.get('by') === 'waste' ? ['', 'failed', 'cut', 'gone'] : names).map((name, i) => costRow(q, name, 4 / (i + 1))), budgets: [{ client: 'web-app', amount: 500, currency: 'USD', per: 'month', spent: 431.2, used_share: 0.862 }, { client: 'batch', amount: 20, currency: 'USD', per: 'day', spent: 3.1, used_share: 0.155 }] }),
+  '/telemetry/cost': q => ({ from: q.get('from'), to: q.get('to'), step_s: Number(q.get('step_s')), rows: (q.get('by') === 'client' ? ['web-app', 'batch', ''] : q.get('by') === 'waste' ? ['', 'failed', 'cut', 'gone'] : names).map((name, i) => costRow(q, name, 4 / (i + 1))), budgets: [{ client: 'web-app', amount: 500, currency: 'USD', per: 'month', spent: 431.2, used_share: 0.862 }, { client: 'batch', amount: 20, currency: 'USD', per: 'day', spent: 3.1, used_share: 0.155 }] }),
   '/telemetry/roi': q => ({ from: q.get('from'), to: q.get('to'), spent: [{ currency: 'USD', total: 38.2, redundancy: 2.1, failed: 0.6, cut: 0.2, probes: 0.01, ghosts: 0.4 }], outage_prevented_minutes: 47, revenue_per_hour: 160, currency: 'GBP', saved: 125.33, net: 123.1, method: 'Minutes in which the first-choice instance was out or failing while the pool answered, times revenue per hour.' }),
   '/instances': () => instances, '/pools': () => pools, '/incidents': () => incidents, '/traces': () => traces,
   '/health': () => names.map(instance => ({ instance, status: instance === 'siliconflow' ? 'down' : 'up', since: iso(Date.now() - 9e6), outcome: 'ok', kind: 'models', latency_ms: 120, probed_at: iso(Date.now() - 4e3), next_at: iso(Date.now() + 6e3), probes: 900 })),
   '/status': () => ({ revision: 14, acknowledged: true, faults: [], nodes: live().nodes.map(n => ({ ...n, workers: [{ pid: 1, revision: 14 }, { pid: 2, revision: 14 }], last_seen_at: iso(Date.now()), edge_listen: '0.0.0.0:8080' })) }),
   '/revisions': () => [14, 13, 12].map(number => ({ number, created_at: iso(Date.now() - (15 - number) * 4e6), author: 'admin', message: number === 13 ? 'more for our own' : '', digest: 'ab' })),
+  '/alerts': () => [{ id: 5, rule: 'errors', condition: 'error_rate above 5 %', pool: 'chat', state: 'firing', silenced: false, shown: '6.2 %', since: iso(Date.now() - 2e5) }],
+  '/alerts/rules': () => [{ name: 'errors', metric: 'error_rate', condition: 'error_rate above 5 %', for: '1m', is_default: true }],
+  '/silences': () => [{ id: 1, rule: 'errors', until: iso(Date.now() + 36e5), reason: 'maintenance', created_by: 'ops', created_at: iso(Date.now()), active: true }],
+  '/webhooks/deliveries': () => [{ id: 9, webhook: 'pager', state: 'sent', attempts: 1, created_at: iso(Date.now() - 1e5), status: 200 }],
   '/config': () => 'instances:\n  - {name: official-1, base_url: "https://api.deepseek.com/v1"}\n',
 }
 

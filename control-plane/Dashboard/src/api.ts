@@ -140,7 +140,9 @@ export interface NodeReport { revision: number; text_digest: string; result: str
 export interface LiveInstance {
   name: string; provider?: string; healthy: boolean; enabled: boolean; drain: boolean; grey?: boolean | number; in_flight: number; limit: number
   max_connections: number; weight: number; live_weight: number; share: number; breaker: string; cooldown_s: number; blocked?: string | boolean
-  attempts_per_s: number; error_rate: number; p50_ms?: number; p99_ms?: number; cost_per_hour?: number | string
+  attempts_per_s: number; error_rate: number; p50_ms?: number; p99_ms?: number
+  /** By currency. */
+  cost_per_hour?: Record<string, number | string>
 }
 export interface LivePool {
   name: string; algorithm: string; queued: number; requests_per_s: number; error_rate: number; state: string
@@ -151,7 +153,7 @@ export interface LiveState {
   pools: LivePool[]; instances: LiveInstance[]; open_incidents: number
 }
 export interface LatencySeries { name: string; points: { at: string; count: number; p50_ms?: number; p90_ms?: number; p99_ms?: number }[] }
-export interface Latency { measure: string; step_s: number; series: LatencySeries[]; distribution: { le_ms: number | null; count: number }[] }
+export interface Latency { measure: string; step_s: number; from: string; to: string; series: LatencySeries[]; distribution: { le_ms: number | null; count: number }[] }
 export interface Errors { step_s: number; points: { at: string; requests: number; outcomes: Record<string, number> }[] }
 export interface HeatmapCell { at: string; attempts: number; failed: number; error_rate: number; state: string; incidents: number[] }
 export interface Heatmap { step_s: number; from: string; to: string; instances: { instance: string; cells: HeatmapCell[] }[] }
@@ -159,15 +161,26 @@ export interface CostRow {
   name: string; currency: string; total: number | string; estimated: number | string; per_hour: number | string; projected_month: number | string
   points: { at: string; amount: number | string }[]
 }
-export interface Budget { client: string; amount: number | string; currency: string; per: string; spent: number | string; used_share: number }
-export interface Cost { step_s: number; rows: CostRow[]; budgets: Budget[] }
+export interface Budget { client: string; amount: number | string; currency: string; per: string; spent: number | string; used_share: number; unconverted?: string[] }
+export interface Cost { step_s: number; from: string; to: string; rows: CostRow[]; budgets: Budget[] }
 export interface Roi {
   from: string; to: string
   spent: { currency: string; total: number | string; redundancy: number | string; failed: number | string; cut: number | string; probes: number | string; ghosts: number | string }[]
-  outage_prevented_minutes: number; revenue_per_hour?: number | string; currency?: string; saved?: number | string; net?: number | string; method: string
+  outage_prevented_minutes: number; revenue_per_hour?: number | string; currency?: string; saved?: number | string; net?: number | string; unconverted?: string[]; method: string
 }
 export interface TraceAttempt { instance: string; tier: number; outcome: string; began_ms: number; duration_ms: number; first_token_ms?: number | null; of?: number; live_weight?: number }
 export interface Trace {
   at: string; node?: string; request_id: string; client?: string; pool: string; model?: string; kind?: string; mode?: string; status: number; outcome: string
-  tier: number; degraded: boolean; duration_ms: number; queued_ms?: number; reason?: string | null; revision?: number; attempts: TraceAttempt[]
+  /** 0: a stale answer; absent: nobody answered. */
+  tier?: number; degraded: boolean; duration_ms: number; queued_ms?: number; reason?: string | null; revision?: number; attempts: TraceAttempt[]
 }
+
+// Alerts
+
+export interface Alert {
+  id: number; rule: string; metric?: string; condition?: string; pool?: string; instance?: string; client?: string; state: 'pending' | 'firing' | 'resolved'
+  silenced: boolean; value?: number; shown?: string; cause?: string; since: string; fired_at?: string; resolved_at?: string; told_at?: string
+}
+export interface AlertRule { name: string; metric: string; condition: string; for: string; pool?: string; instance?: string; is_default: boolean }
+export interface Silence { id: number; rule?: string; pool?: string; instance?: string; until: string; reason: string; created_by: string; created_at: string; active: boolean }
+export interface Delivery { id: number; webhook: string; state: string; attempts: number; created_at: string; next_at?: string; done_at?: string; status?: number; words?: string }

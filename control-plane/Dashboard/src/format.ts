@@ -45,3 +45,10 @@ export const moment = (at: string | number) => dayOf.format(new Date(at))
 export const utc = (at: string | number) => new Date(at).toISOString().replace('T', ' ').replace(/\.\d+Z/, ' UTC')
 
 export const words = (name: string) => name.replaceAll('_', ' ')
+
+/** The begin of every step of a window, in seconds since 1970: what is left out of an answer is a gap in the picture. */
+export function steps(window: { from: string; to: string; step_s: number }): number[] {
+  const from = Date.parse(window.from) / 1000, to = Date.parse(window.to) / 1000, list: number[] = []
+  for (let at = from; at < to && list.length < 2001; at += window.step_s) list.push(at)
+  return list
+}

@@ -12,6 +12,9 @@ import { ErrorsView } from './views/Errors'
 import { CostView } from './views/Cost'
 import { Incidents } from './views/Incidents'
 import { Traces } from './views/Traces'
+import { Access } from './views/Access'
+import { Alerts } from './views/Alerts'
+import { Ghosts } from './views/Ghosts'
 import { Fleet } from './views/Fleet'
 import { ConfigView } from './views/Config'
 import { Revisions } from './views/Revisions'
@@ -20,8 +23,8 @@ import { Nodes } from './views/Nodes'
 type View = FunctionComponent<{ route: Route }>
 const groups: [string, [string, string, View][]][] = [
   ['See', [['overview', 'Overview', Overview], ['health', 'Health', Health], ['latency', 'Latency', LatencyView], ['errors', 'Errors', ErrorsView], ['cost', 'Cost', CostView]]],
-  ['Understand', [['incidents', 'Incidents', Incidents], ['traces', 'Requests', Traces]]],
-  ['Change', [['fleet', 'Pools & instances', Fleet], ['config', 'Configuration', ConfigView], ['revisions', 'Revisions', Revisions], ['nodes', 'Nodes', Nodes]]],
+  ['Understand', [['incidents', 'Incidents', Incidents], ['traces', 'Requests', Traces], ['alerts', 'Alerts', Alerts], ['ghosts', 'Ghosts', Ghosts]]],
+  ['Change', [['fleet', 'Pools & instances', Fleet], ['config', 'Configuration', ConfigView], ['revisions', 'Revisions', Revisions], ['nodes', 'Nodes', Nodes], ['access', 'Access', Access]]],
 ]
 const views = groups.flatMap(([, entries]) => entries)
 

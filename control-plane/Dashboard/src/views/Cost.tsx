@@ -3,7 +3,7 @@ import { useMemo, useState } from 'preact/hooks'
 import { query, type Budget, type Cost, type Roi } from '../api'
 import { useMoving, useWindow } from '../hooks'
 import { TimeChart } from '../charts/TimeChart'
-import { count, money, share, words } from '../format'
+import { count, money, share, steps, words } from '../format'
 import { Answered, Choice, Empty, Page, Panel, Stat, Table, useRange } from '../ui'
 
 const sides = [['instance', 'Instances'], ['client', 'Clients'], ['model', 'Models'], ['pool', 'Pools'], ['traffic', 'Traffic'], ['waste', 'Waste']] as const
@@ -53,10 +53,10 @@ function Totals({ cost }: { cost: Cost }) {
 function Burn({ cost, by }: { cost: Cost; by: Side }) {
   const shown = useMemo(() => {
     const rows = [...cost.rows].sort((a, b) => Number(b.total) - Number(a.total)).slice(0, 8)
-    const times = [...new Set(rows.flatMap(row => row.points.map(p => Date.parse(p.at) / 1000)))].sort((a, b) => a - b)
+    const times = steps(cost), several = new Set(cost.rows.map(row => row.currency)).size > 1
     return {
       at: times,
-      series: rows.map((row, i) => { const amounts = new Map(row.points.map(p => [Date.parse(p.at) / 1000, Number(p.amount)])); return { name: named(by, row.name), color: `c${i}`, values: times.map(time => amounts.get(time) ?? 0) } }),
+      series: rows.map((row, i) => { const amounts = new Map(row.points.map(p => [Date.parse(p.at) / 1000, Number(p.amount)])); return { name: named(by, row.name) + (several ? ` (${row.currency})` : ''), color: `c${i}`, values: times.map(time => amounts.get(time) ?? 0) } }),
     }
   }, [cost, by])
   const most = Math.max(...cost.rows.map(row => Number(row.total)), 1e-12)
@@ -96,6 +96,7 @@ function Worth({ roi }: { roi: Roi }) {
       </div>
       {price.length > 0 && <Table caption="The price of resilience" head={['Spent', 'Redundancy', 'Failed attempts', 'Cut streams', 'Probes', 'Ghosts']} numeric={[0, 1, 2, 3, 4, 5]}
         rows={price.map(p => [money(p.total, p.currency), money(p.redundancy), money(p.failed), money(p.cut), money(p.probes), money(p.ghosts)])} />}
+      {(roi.unconverted ?? []).length > 0 && <p class="warn">Not in it, for want of an exchange rate: {roi.unconverted!.join(', ')}. Set gateway.exchange_rates.</p>}
       <p class="note">{roi.method}</p>
     </div>
   )

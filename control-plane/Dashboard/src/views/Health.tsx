@@ -3,7 +3,7 @@ import { useState } from 'preact/hooks'
 import { query, type Heatmap, type HeatmapCell, type Incident } from '../api'
 import { useMoving, useQuery, useWindow } from '../hooks'
 import { Heat } from '../charts/Heat'
-import { ago, count, lasted, millis, moment, share, words } from '../format'
+import { ago, count, lasted, millis, moment, seconds, share, words } from '../format'
 import { Answered, Badge, Dialog, Empty, Page, Panel, Table, useRange, When } from '../ui'
 import { IncidentDialog } from './Incidents'
 
@@ -17,7 +17,7 @@ export function Health() {
   const [picked, setPicked] = useState<{ instance: string; cell: HeatmapCell } | null>(null)
   return (
     <Page title="Health" lead="Every instance over time" tools={chooser}>
-      <Panel title="Instances over time" note={`a cell is ${range.step >= 3600 ? `${range.step / 3600} h` : range.step >= 60 ? `${range.step / 60} min` : `${range.step} s`}`}>
+      <Panel title="Instances over time" note={`a cell is ${seconds(map.data?.step_s ?? range.step)}`}>
         <Answered of={map} empty={data => data.instances.length === 0 ? <Empty title="There is no instance yet">Publish a configuration, and its instances appear here.</Empty> : null}>
           {data => <Heat map={data} onPick={(instance, cell) => setPicked({ instance, cell })} />}
         </Answered>
@@ -30,7 +30,7 @@ export function Health() {
           ])} />}
         </Answered>
       </Panel>
-      {picked && <CellDialog {...picked} stepS={range.step} onClose={() => setPicked(null)} />}
+      {picked && <CellDialog {...picked} stepS={map.data?.step_s ?? range.step} onClose={() => setPicked(null)} />}
     </Page>
   )
 }

@@ -4,7 +4,7 @@ import { query, type Latency, type LatencySeries } from '../api'
 import { useMoving, useWindow } from '../hooks'
 import { Histogram } from '../charts/Columns'
 import { TimeChart } from '../charts/TimeChart'
-import { count, millis } from '../format'
+import { count, millis, steps } from '../format'
 import { Answered, Choice, Empty, Page, Panel, Select, useRange } from '../ui'
 
 const measures = [['first_token', 'First token'], ['total', 'Total'], ['per_output_token', 'Per token']] as const
@@ -32,20 +32,26 @@ export function LatencyView() {
         <Answered of={answer} empty={nothing}>{data => <Histogram label="Latency distribution" id="distribution" buckets={data.distribution} />}</Answered>
       </Panel>
       <Answered of={answer} empty={data => nothing(data) && <Panel title="Over time">{nothing(data)}</Panel>}>
-        {data => <div class="grid">{data.series.filter(s => s.points.some(p => p.count > 0)).map(s => <Panel key={s.name} title={s.name} note={`${count(s.points.reduce((sum, p) => sum + p.count, 0))} calls`}><Percentiles series={s} /></Panel>)}</div>}
+        {data => <Lines data={data} />}
       </Answered>
     </Page>
   )
 }
 
-function Percentiles({ series }: { series: LatencySeries }) {
-  const shown = useMemo(() => ({
-    at: series.points.map(p => Date.parse(p.at) / 1000),
-    lines: [
-      { name: 'P50', color: 'p50', values: series.points.map(p => p.p50_ms ?? null) },
-      { name: 'P90', color: 'p90', dash: [6, 3], values: series.points.map(p => p.p90_ms ?? null) },
-      { name: 'P99', color: 'p99', values: series.points.map(p => p.p99_ms ?? null) },
-    ],
-  }), [series])
-  return <TimeChart label={`Latency of ${series.name}`} id="latency" at={shown.at} series={shown.lines} format={millis} height={190} />
+function Lines({ data }: { data: Latency }) {
+  const at = useMemo(() => steps(data), [data])
+  return <div class="grid">{data.series.filter(s => s.points.some(p => p.count > 0)).map(s => <Panel key={s.name} title={s.name} note={`${count(s.points.reduce((sum, p) => sum + p.count, 0))} calls`}><Percentiles series={s} at={at} /></Panel>)}</div>
+}
+
+function Percentiles({ series, at }: { series: LatencySeries; at: number[] }) {
+  const lines = useMemo(() => {
+    const known = new Map(series.points.map(p => [Date.parse(p.at) / 1000, p]))
+    const line = (pick: (p: LatencySeries['points'][number]) => number | undefined) => at.map(time => { const p = known.get(time); return p && p.count > 0 ? pick(p) ?? null : null })
+    return [
+      { name: 'P50', color: 'p50', values: line(p => p.p50_ms) },
+      { name: 'P90', color: 'p90', dash: [6, 3], values: line(p => p.p90_ms) },
+      { name: 'P99', color: 'p99', values: line(p => p.p99_ms) },
+    ]
+  }, [series, at])
+  return <TimeChart label={`Latency of ${series.name}`} id="latency" at={at} series={lines} format={millis} height={190} />
 }

@@ -36,7 +36,8 @@ function Now({ state }: { state: LiveState }) {
   const failing = total > 0 ? state.pools.reduce((sum, p) => sum + p.requests_per_s * p.error_rate, 0) / total : 0
   const inFlight = state.instances.reduce((sum, i) => sum + i.in_flight, 0), room = state.instances.filter(i => condition(i).tone !== 'off').reduce((sum, i) => sum + i.limit, 0)
   const out = state.instances.filter(i => condition(i).tone === 'bad').length
-  const perHour = state.instances.reduce((sum, i) => sum + Number(i.cost_per_hour ?? 0), 0)
+  const perHour = new Map<string, number>()
+  for (const i of state.instances) for (const [currency, amount] of Object.entries(i.cost_per_hour ?? {})) perHour.set(currency, (perHour.get(currency) ?? 0) + Number(amount))
   const behind = state.nodes.filter(n => !n.live || !n.acknowledged).length
   return (
     <>
@@ -46,7 +47,7 @@ function Now({ state }: { state: LiveState }) {
         <Stat label="In flight" value={<><data value={inFlight}>{count(inFlight)}</data><small> of {count(room)}</small></>} />
         <Stat label="Instances out" value={<><data value={out}>{out}</data><small> of {state.instances.length}</small></>} tone={out > 0 ? 'bad' : ''} href={linkTo('health')} />
         <Stat label="Open incidents" value={state.open_incidents} tone={state.open_incidents > 0 ? 'warn' : ''} href={linkTo('incidents', { open: 'true' })} />
-        <Stat label="Cost per hour" value={money(perHour)} href={linkTo('cost')} />
+        <Stat label="Cost per hour" value={perHour.size === 0 ? money(0) : [...perHour].map(([currency, amount]) => money(amount, currency)).join(' + ')} href={linkTo('cost')} />
         <Stat label="Nodes" value={<>{state.nodes.length - behind}<small> of {state.nodes.length} on revision</small></>} tone={behind > 0 ? 'warn' : ''} href={linkTo('nodes')} />
       </div>
       {state.pools.length === 0 && <Empty title="There is no pool yet">Add instances and a pool under <a href={linkTo('fleet')}>Pools &amp; instances</a>, or publish a file: ./evenkeel apply evenkeel.yaml.</Empty>}
@@ -85,7 +86,7 @@ function Topology({ pool, known }: { pool: LivePool; known: Map<string, LiveInst
     if (box.current) watch.observe(box.current)
     return () => watch.disconnect()
   }, [])
-  const state = pool.state === 'ok' || pool.state === 'up' || pool.state === 'closed' ? null : pool.state
+  const state = pool.state === 'up' ? null : pool.state
   return (
     <section class="panel topology" aria-label={`Pool ${pool.name}`} ref={box}>
       <svg class="links" aria-hidden="true" width={size[0]} height={size[1]}>{links.map(l => <path key={l.name} d={l.d} class={`link ${l.tone} ${l.flows ? 'flows' : ''}`} stroke-width={l.width} />)}</svg>
@@ -94,7 +95,7 @@ function Topology({ pool, known }: { pool: LivePool; known: Map<string, LiveInst
         <span class="t-kind">Pool</span><b>{pool.name}</b><span>{words(pool.algorithm)}</span>
         <span class={pool.error_rate >= 0.05 ? 'bad' : ''}>{share(pool.error_rate)} failed</span>
         {pool.queued > 0 && <span class="warn">{count(pool.queued)} waiting</span>}
-        {state && <Badge tone={state === 'open' || state === 'out' ? 'bad' : 'warn'}>{words(state)}</Badge>}
+        {state && <Badge tone={state === 'degraded' ? 'warn' : 'bad'}>{words(state)}</Badge>}
       </a>
       <div class="t-tiers">
         {[...pool.tiers].sort((a, b) => a.position - b.position).map(tier => (
@@ -116,14 +117,14 @@ function InstanceCard({ i }: { i: LiveInstance }) {
       <span class="t-name"><b>{i.name}</b><span>{i.provider ?? ''}</span></span>
       <span class={`condition ${tone}`}>{text}</span>
       <span class="t-load">
-        <span class="meter" role="meter" aria-label={`in flight ${i.in_flight} of ${i.limit}`} aria-valuenow={i.in_flight} aria-valuemin={0} aria-valuemax={Math.max(1, i.limit)}>
+        <span class="meter" role="meter" aria-label={`in flight ${i.in_flight} of ${Math.round(i.limit)}`} aria-valuenow={i.in_flight} aria-valuemin={0} aria-valuemax={Math.max(1, i.limit)}>
           <span class={`meter-fill ${i.in_flight >= i.limit ? 'full' : ''}`} style={{ width: `${used * 100}%` }} />
           {i.limit < room && <span class="meter-limit" style={{ left: `${i.limit / room * 100}%` }} />}
         </span>
         <span><b>{count(i.in_flight)}</b> of {count(i.limit)} in flight</span>
       </span>
       <Fact name="share" value={share(i.share)} /><Fact name="rate" value={rate(i.attempts_per_s)} /><Fact name="P50" value={millis(i.p50_ms)} /><Fact name="P99" value={millis(i.p99_ms)} />
-      <Fact name="failed" value={share(i.error_rate)} bad={i.error_rate >= 0.05} /><Fact name="an hour" value={money(i.cost_per_hour)} />
+      <Fact name="failed" value={share(i.error_rate)} bad={i.error_rate >= 0.05} /><Fact name="an hour" value={Object.entries(i.cost_per_hour ?? {}).map(([, amount]) => money(amount)).join(' + ') || '–'} />
     </a>
   )
 }

@@ -47,7 +47,7 @@ function TraceDialog({ id, onClose }: { id: string; onClose: () => void }) {
       <Answered of={trace}>{t => {
         const whole = Math.max(1, t.duration_ms)
         return <>
-          <p>{moment(t.at)}: {t.client ? <>client <b>{t.client}</b></> : 'a client without a name'} asked pool <b>{t.pool}</b>{t.model && <> for <code>{t.model}</code></>} ({t.mode ?? t.kind}). It got <b>{t.status} {words(t.outcome)}</b> after {millis(t.duration_ms)}{(t.queued_ms ?? 0) > 0 && <>, of which {millis(t.queued_ms)} in the queue</>}, from tier {t.tier}{t.degraded && ' (degraded)'}{t.reason && <>; reason: {words(t.reason)}</>}.</p>
+          <p>{moment(t.at)}: {t.client ? <>client <b>{t.client}</b></> : 'a client without a name'} asked pool <b>{t.pool}</b>{t.model && <> for <code>{t.model}</code></>} ({t.mode ?? t.kind}). It got <b>{t.status} {words(t.outcome)}</b> after {millis(t.duration_ms)}{(t.queued_ms ?? 0) > 0 && <>, of which {millis(t.queued_ms)} in the queue</>}, {t.tier === undefined ? 'from nobody' : t.tier === 0 ? 'a stale answer' : `from tier ${t.tier}`}{t.degraded && ' (degraded)'}{t.reason && <>; reason: {words(t.reason)}</>}.</p>
           <ol class="attempts">{t.attempts.map((a, n) => (
             <li key={n}>
               <span><b>{a.instance}</b> <span class="note">tier {a.tier}{a.of !== undefined && `, chosen among ${a.of}`}{a.live_weight !== undefined && `, weight ${a.live_weight}`}</span></span>

@@ -1,0 +1,175 @@
+using System.Collections.Concurrent;
+using System.Text.Json.Nodes;
+using Evenkeel.EndToEnd.Stacks;
+using Evenkeel.Provider;
+using Microsoft.Playwright;
+using Xunit;
+
+[assembly: System.Runtime.Versioning.SupportedOSPlatform("linux")]
+[assembly: CollectionBehavior(DisableTestParallelization = true)]
+
+namespace Evenkeel.Browser;
+
+/// <summary>
+/// One stack with some traffic behind it, and one headless Chromium. "first" and "second" share the pool "chat", "spare" is its second
+/// tier; "broken" always fails, so that there are errors to be shown. A test that takes an instance out takes one of its own.
+/// </summary>
+public sealed class Dashboard : IAsyncLifetime
+{
+    private Stack? _stack;
+    private ProviderSimulator? _providers;
+    private IPlaywright? _playwright;
+    private IBrowser? _browser;
+
+    internal Stack Stack => _stack!;
+    internal ProviderSimulator Providers => _providers!;
+    internal string Token => File.ReadAllText(Stack.PathOf("admin-token")).Trim();
+
+    public async Task InitializeAsync()
+    {
+        _providers = await ProviderSimulator.StartAsync(new ProviderOptions
+        {
+            Instances = [.. new[] { "first", "second", "spare", "mortal", "heir", "broken" }.Select(name => SharedStack.Simulated(name))],
+        });
+        _providers["broken"].AddFault("status=500");
+        var config = new Config();
+        foreach (var instance in _providers.Instances)
+        {
+            config.Instance(instance, new { api_key = SharedStack.KeyOf(instance.Name), weight = 10, max_connections = 100, price = new { input_per_million = 1000, output_per_million = 2000 } });
+        }
+        config.Document["failover_config"]!["circuit_breaker"]!["recovery_timeout"] = "60s";
+        config.Pool("chat", [["first", "second"], ["spare"]]).Pool("mortal", [["mortal"], ["heir"]]).Pool("broken", [["broken"]]);
+        _stack = await Stack.StartAsync("browser", config);
+
+        _playwright = await Playwright.CreateAsync();
+        _browser = await _playwright.Chromium.LaunchAsync(new BrowserTypeLaunchOptions
+        {
+            ExecutablePath = "/usr/bin/chromium",
+            Args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+        });
+        await Stack.Gateway.AskManyAsync("chat-model", calls: 60, atATime: 6);
+        await Stack.Gateway.AskManyAsync("broken-model", calls: 5, atATime: 1);
+    }
+
+    public async Task DisposeAsync()
+    {
+        if (_browser is not null)
+        {
+            await _browser.DisposeAsync();
+        }
+        _playwright?.Dispose();
+        if (_stack is not null)
+        {
+            await _stack.DisposeAsync();
+        }
+        if (_providers is not null)
+        {
+            await _providers.DisposeAsync();
+        }
+    }
+
+    /// <summary>A visitor with a fresh profile, before the sign-in.</summary>
+    internal async Task<Visitor> VisitAsync(int width = 1440, ColorScheme scheme = ColorScheme.Light)
+    {
+        var context = await _browser!.NewContextAsync(new BrowserNewContextOptions
+        {
+            BaseURL = $"http://127.0.0.1:{Stack.AdminPort}",
+            ViewportSize = new ViewportSize { Width = width, Height = 900 },
+            ColorScheme = scheme,
+            ReducedMotion = ReducedMotion.Reduce,
+        });
+        var page = await context.NewPageAsync();
+        page.SetDefaultTimeout((float)Wait.Patience.TotalMilliseconds);
+        var visitor = new Visitor(this, context, page);
+        await page.GotoAsync("/");
+        return visitor;
+    }
+
+    /// <summary>A visitor that is signed in and looks at a view.</summary>
+    internal async Task<Visitor> OpenAsync(string view, int width = 1440, ColorScheme scheme = ColorScheme.Light)
+    {
+        var visitor = await VisitAsync(width, scheme);
+        await visitor.SignInAsync(Token);
+        await visitor.GoAsync(view);
+        return visitor;
+    }
+}
+
+[CollectionDefinition(Name)]
+public sealed class DashboardCollection : ICollectionFixture<Dashboard>
+{
+    public const string Name = "the dashboard of one stack";
+}
+
+/// <summary>One page, and everything its console said that it should not.</summary>
+internal sealed class Visitor : IAsyncDisposable
+{
+    private static readonly string s_axe = Path.Combine(Launcher.Checkout, "control-plane", "Dashboard", "node_modules", "axe-core", "axe.min.js");
+
+    private readonly IBrowserContext _context;
+    private readonly ConcurrentQueue<string> _complaints = new();
+
+    public Visitor(Dashboard dashboard, IBrowserContext context, IPage page)
+    {
+        (Dashboard, _context, Page) = (dashboard, context, page);
+        page.Console += (_, message) =>
+        {
+            // A refused call is told on the page; Chromium says it once more.
+            if (message.Type is "error" or "warning" && !message.Text.StartsWith("Failed to load resource: the server responded with a status of 4", StringComparison.Ordinal))
+            {
+                _complaints.Enqueue($"{message.Type}: {message.Text}");
+            }
+        };
+        page.PageError += (_, error) => _complaints.Enqueue(error);
+        page.Request += (_, request) =>
+        {
+            if (!request.Url.StartsWith($"http://127.0.0.1:{dashboard.Stack.AdminPort}/", StringComparison.Ordinal) && !request.Url.StartsWith("blob:", StringComparison.Ordinal))
+            {
+                _complaints.Enqueue("a call to elsewhere: " + request.Url);
+            }
+        };
+    }
+
+    public Dashboard Dashboard { get; }
+    public IPage Page { get; }
+    public IReadOnlyCollection<string> Complaints => _complaints;
+
+    public async Task SignInAsync(string token)
+    {
+        await Page.GetByLabel("Token", new() { Exact = true }).FillAsync(token);
+        await Page.GetByRole(AriaRole.Button, new() { Name = "Sign in" }).ClickAsync();
+    }
+
+    public async Task GoAsync(string view)
+    {
+        await Page.Locator(".shell").WaitForAsync();
+        await Page.EvaluateAsync("view => { location.hash = '#/' + view }", view);
+        await Page.Locator($"main[data-view={view.Split('?')[0]}]").WaitForAsync();
+    }
+
+    /// <summary>What the page was answered to its next call of a path, once what it shows of it is true.</summary>
+    public async Task<JsonNode> AnswerAsync(string path, Func<JsonNode, bool> when, Func<Task>? after = null)
+    {
+        var waiting = Page.WaitForResponseAsync(response => new Uri(response.Url).AbsolutePath == "/api/v1" + path && response.Ok && when(JsonNode.Parse(response.TextAsync().GetAwaiter().GetResult())!));
+        if (after is not null)
+        {
+            await after();
+        }
+        return JsonNode.Parse(await (await waiting).TextAsync())!;
+    }
+
+    /// <summary>Violations that axe calls serious or critical, in one line each.</summary>
+    public async Task<IReadOnlyList<string>> AxeAsync()
+    {
+        await Page.EvaluateAsync(await File.ReadAllTextAsync(s_axe) + "; null");
+        var found = await Page.EvaluateAsync<string[]>(
+            """
+            async () => (await axe.run(document, { resultTypes: ['violations'], runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] })).violations
+              .filter(v => v.impact === 'serious' || v.impact === 'critical')
+              .map(v => `${v.id}: ${v.help} at ${v.nodes.slice(0, 3).map(n => n.target.join(' ') + ' ' + n.failureSummary.replaceAll('\n', ' ')).join(' | ')}`)
+            """);
+        return found;
+    }
+
+    public async ValueTask DisposeAsync() => await _context.DisposeAsync();
+}

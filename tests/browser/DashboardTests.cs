@@ -1,0 +1,224 @@
+using System.Globalization;
+using System.Text.Json.Nodes;
+using Evenkeel.EndToEnd.Stacks;
+using Microsoft.Playwright;
+using Xunit;
+
+namespace Evenkeel.Browser;
+
+[Collection(DashboardCollection.Name)]
+public sealed class DashboardTests(Dashboard dashboard)
+{
+    private static readonly string[] s_views = ["overview", "health", "latency", "errors", "cost", "incidents", "traces", "alerts", "ghosts", "fleet", "config", "revisions", "nodes"];
+
+    // ---- who may look
+
+    [Fact]
+    public async Task A_token_signs_in_a_reload_keeps_it_and_signing_out_ends_it()
+    {
+        await using var visitor = await dashboard.VisitAsync();
+        var page = visitor.Page;
+        await visitor.SignInAsync("no-such-token");
+        await Assertions.Expect(page.GetByRole(AriaRole.Alert)).ToContainTextAsync("not known");
+        await visitor.SignInAsync(dashboard.Token);
+        await page.Locator(".shell").WaitForAsync();
+        await page.ReloadAsync();
+        await page.Locator(".shell").WaitForAsync();
+
+        // The token is nowhere that a script could read it.
+        var kept = await page.EvaluateAsync<string>("JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, location.href])");
+        Assert.DoesNotContain(dashboard.Token, kept);
+
+        await page.GetByRole(AriaRole.Button, new() { Name = "Sign out" }).ClickAsync();
+        await page.GetByLabel("Token", new() { Exact = true }).WaitForAsync();
+        Assert.Equal(401, await page.EvaluateAsync<int>("async () => (await fetch('/api/v1/status')).status"));
+        Assert.Empty(visitor.Complaints);
+    }
+
+    // ---- the pictures show what the API says
+
+    [Fact]
+    public async Task The_overview_shows_the_live_state_of_every_instance()
+    {
+        await using var visitor = await dashboard.OpenAsync("overview");
+        var first = visitor.Page.Locator("[data-instance=first]");
+        await Assertions.Expect(first).ToHaveAttributeAsync("data-condition", "ok");
+        await Assertions.Expect(visitor.Page.Locator(".topology")).ToHaveCountAsync(3);
+        await Assertions.Expect(visitor.Page.Locator("nav .pulse")).ToHaveTextAsync("live");
+        Assert.Empty(visitor.Complaints);
+    }
+
+    [Fact]
+    public async Task The_heatmap_shows_the_cells_of_the_api()
+    {
+        await using var visitor = await dashboard.OpenAsync("overview");
+        var map = await visitor.AnswerAsync("/telemetry/heatmap", answer => Attempts(answer, "first") > 0, () => visitor.GoAsync("health"));
+        var rows = map["instances"]!.AsArray();
+        await Assertions.Expect(visitor.Page.Locator("[data-chart=heatmap] [role=rowheader]")).ToHaveTextAsync([.. rows.Select(row => (string)row!["instance"]!)]);
+        var cells = rows[0]!["cells"]!.AsArray();
+        await Assertions.Expect(visitor.Page.Locator("[data-cell^='0-']")).ToHaveCountAsync(cells.Count);
+        var name = (string)rows[0]!["instance"]!;
+        var busy = cells.Select((cell, i) => (Cell: cell!, Index: i)).First(c => Attempts(map, name) == 0 || (long)c.Cell["attempts"]! > 0);
+        await Assertions.Expect(visitor.Page.Locator($"[data-cell='0-{busy.Index}']")).ToHaveAttributeAsync("data-state", (string)busy.Cell["state"]!);
+        Assert.Empty(visitor.Complaints);
+
+        static long Attempts(JsonNode map, string name) => map["instances"]!.AsArray().Where(row => (string)row!["instance"]! == name).SelectMany(row => row!["cells"]!.AsArray()).Sum(cell => (long)cell!["attempts"]!);
+    }
+
+    [Fact]
+    public async Task Latency_shows_the_distribution_and_the_percentiles_of_the_api()
+    {
+        await using var visitor = await dashboard.OpenAsync("overview");
+        var latency = await visitor.AnswerAsync("/telemetry/latency", answer => Total(answer) > 0, () => visitor.GoAsync("latency"));
+        await Assertions.Expect(visitor.Page.Locator("[data-chart=distribution]")).ToHaveAttributeAsync("data-total", Total(latency).ToString(CultureInfo.InvariantCulture));
+        var series = latency["series"]!.AsArray().First(one => one!["points"]!.AsArray().Count > 0)!;
+        var panel = visitor.Page.GetByRole(AriaRole.Region, new() { Name = (string)series["name"]!, Exact = true });
+        await panel.Locator("summary").ClickAsync();
+        var shown = await panel.Locator("tbody data").EvaluateAllAsync<string[]>("all => all.map(one => one.value).filter(value => value !== '')");
+        var told = series["points"]!.AsArray().Reverse().SelectMany(point => new[] { "p50_ms", "p90_ms", "p99_ms" }.Select(key => (double)point![key]!)).ToList();
+        Assert.Equal(told, shown.Select(text => double.Parse(text, CultureInfo.InvariantCulture)));
+        Assert.Empty(visitor.Complaints);
+
+        static long Total(JsonNode answer) => answer["distribution"]!.AsArray().Sum(bucket => (long)bucket!["count"]!);
+    }
+
+    [Fact]
+    public async Task Errors_are_stacked_by_outcome_with_the_sums_of_the_api_and_429_and_5xx_apart()
+    {
+        await using var visitor = await dashboard.OpenAsync("overview");
+        var errors = await visitor.AnswerAsync("/telemetry/errors", answer => Sum(answer, "server_error") > 0, () => visitor.GoAsync("errors"));
+        await Assertions.Expect(visitor.Page.Locator("[data-outcome=server_error]")).ToHaveAttributeAsync("value", Sum(errors, "server_error").ToString(CultureInfo.InvariantCulture));
+        await Assertions.Expect(visitor.Page.Locator("[data-outcome=ok]")).ToHaveAttributeAsync("value", Sum(errors, "ok").ToString(CultureInfo.InvariantCulture));
+        await Assertions.Expect(visitor.Page.Locator("[data-chart=errors]")).ToHaveAttributeAsync("data-points", errors["points"]!.AsArray().Count.ToString(CultureInfo.InvariantCulture));
+        var colours = await visitor.Page.EvaluateAsync<string[]>(
+            "() => ['rate-limited', 'server-error'].map(name => { const probe = document.body.appendChild(document.createElement('i')); probe.className = 'bg-o-' + name; return getComputedStyle(probe).backgroundColor })");
+        Assert.NotEqual(colours[0], colours[1]);
+        Assert.Empty(visitor.Complaints);
+
+        static long Sum(JsonNode answer, string outcome) => answer["points"]!.AsArray().Sum(point => (long?)point!["outcomes"]![outcome] ?? 0);
+    }
+
+    [Fact]
+    public async Task Cost_shows_what_the_api_says_each_instance_cost()
+    {
+        await using var visitor = await dashboard.OpenAsync("overview");
+        var cost = await visitor.AnswerAsync("/telemetry/cost", answer => answer["rows"]!.AsArray().Any(row => (string)row!["name"]! == "first"), () => visitor.GoAsync("cost"));
+        foreach (var row in cost["rows"]!.AsArray())
+        {
+            var shown = visitor.Page.Locator($"[data-cost='{row!["name"]}']");
+            Assert.Equal((double)row["total"]!, double.Parse((await shown.GetAttributeAsync("value"))!, CultureInfo.InvariantCulture), 9);
+        }
+        await visitor.Page.Locator("[data-chart=roi]").WaitForAsync();
+        Assert.Empty(visitor.Complaints);
+    }
+
+    [Fact]
+    public async Task An_outage_is_seen_within_five_seconds_without_a_click()
+    {
+        await using var visitor = await dashboard.OpenAsync("overview");
+        var card = visitor.Page.Locator("[data-instance=mortal]");
+        await using (dashboard.Stack.Gateway.StartLoad("mortal-model", callers: 4))
+        {
+            await Assertions.Expect(card).ToHaveAttributeAsync("data-condition", "ok");
+            await Wait.Until(() => dashboard.Providers["mortal"].Counters.Requests > 30, "calls reach it");
+            dashboard.Providers["mortal"].AddFault("status=500");
+            var began = System.Diagnostics.Stopwatch.StartNew();
+            await Assertions.Expect(card).ToHaveAttributeAsync("data-condition", "bad", new() { Timeout = 20_000 });
+            Assert.InRange(began.Elapsed.TotalSeconds, 0, 5);
+        }
+        await visitor.GoAsync("incidents");
+        await Assertions.Expect(visitor.Page.Locator("tr", new() { HasText = "mortal" }).First).ToContainTextAsync("breaker");
+        Assert.Empty(visitor.Complaints);
+    }
+
+    // ---- changes
+
+    [Fact]
+    public async Task An_edit_that_the_api_refuses_is_told_at_its_field_and_a_good_one_is_published()
+    {
+        await using var visitor = await dashboard.OpenAsync("fleet?instance=spare");
+        var (page, before) = (visitor.Page, await dashboard.Stack.Admin.RevisionAsync());
+        var weight = page.GetByLabel("Weight");
+        await weight.FillAsync("-3");
+        await page.GetByRole(AriaRole.Button, new() { Name = "Save" }).ClickAsync();
+        await Assertions.Expect(page.Locator("#f-weight-fault")).Not.ToBeEmptyAsync();
+        await Assertions.Expect(weight).ToHaveAttributeAsync("aria-invalid", "true");
+        Assert.Equal(before, await dashboard.Stack.Admin.RevisionAsync());
+
+        await weight.FillAsync("7");
+        await page.GetByRole(AriaRole.Button, new() { Name = "Save" }).ClickAsync();
+        await Assertions.Expect(page.Locator("dialog")).ToHaveCountAsync(0);
+        Assert.Equal(7, (int)(await dashboard.Stack.Admin.GetAsync("instances/spare"))["weight"]!);
+        Assert.Empty(visitor.Complaints);
+    }
+
+    [Fact]
+    public async Task An_edit_of_what_somebody_else_changed_meanwhile_is_not_saved_and_says_so()
+    {
+        await using var visitor = await dashboard.OpenAsync("fleet?instance=heir");
+        await visitor.Page.GetByLabel("Weight").FillAsync("4");
+        await dashboard.Stack.Admin.SetWeightAsync("heir", 9);
+        await visitor.Page.GetByRole(AriaRole.Button, new() { Name = "Save" }).ClickAsync();
+        await Assertions.Expect(visitor.Page.Locator("dialog")).ToContainTextAsync("Somebody changed the configuration meanwhile");
+        Assert.Equal(9, (int)(await dashboard.Stack.Admin.GetAsync("instances/heir"))["weight"]!);
+    }
+
+    [Fact]
+    public async Task A_roll_back_asks_first_and_makes_a_new_revision()
+    {
+        var before = await dashboard.Stack.Admin.SetWeightAsync("second", 11);
+        await using var visitor = await dashboard.OpenAsync($"revisions?number={before - 1}");
+        var page = visitor.Page;
+        await page.GetByRole(AriaRole.Button, new() { Name = "Roll back to it" }).ClickAsync();
+        await Assertions.Expect(page.Locator("dialog")).ToContainTextAsync("instances[second].weight");
+        Assert.Equal(before, await dashboard.Stack.Admin.RevisionAsync());
+        await page.GetByRole(AriaRole.Button, new() { Name = "Roll back", Exact = true }).ClickAsync();
+        await Assertions.Expect(page.Locator("dialog")).ToHaveCountAsync(0);
+        Assert.Equal(10, (int)(await dashboard.Stack.Admin.GetAsync("instances/second"))["weight"]!);
+        Assert.True(await dashboard.Stack.Admin.RevisionAsync() > before);
+    }
+
+    // ---- everybody can use it
+
+    [Fact]
+    public async Task The_keyboard_alone_gets_from_the_sign_in_to_the_incidents_of_a_cell()
+    {
+        await using var visitor = await dashboard.VisitAsync();
+        var page = visitor.Page;
+        await Assertions.Expect(page.GetByLabel("Token", new() { Exact = true })).ToBeFocusedAsync();
+        await page.Keyboard.TypeAsync(dashboard.Token);
+        await page.Keyboard.PressAsync("Enter");
+        await page.Locator(".shell").WaitForAsync();
+        await page.GetByRole(AriaRole.Link, new() { Name = "Health" }).FocusAsync();
+        await page.Keyboard.PressAsync("Enter");
+        await page.Locator("[data-cell='0-0']").WaitForAsync();
+
+        // The grid is one stop of the tab key; inside it the arrows walk.
+        await page.Locator("[role=gridcell][tabindex='0']").FocusAsync();
+        await page.Keyboard.PressAsync("ArrowDown");
+        await page.Keyboard.PressAsync("Home");
+        await Assertions.Expect(page.Locator("[data-cell='1-0']")).ToBeFocusedAsync();
+        await page.Keyboard.PressAsync("Enter");
+        await page.GetByRole(AriaRole.Dialog).WaitForAsync();
+        await page.Keyboard.PressAsync("Escape");
+        await Assertions.Expect(page.GetByRole(AriaRole.Dialog)).ToHaveCountAsync(0);
+        await Assertions.Expect(page.Locator("[data-cell='1-0']")).ToBeFocusedAsync();
+    }
+
+    [Theory]
+    [InlineData(1440, ColorScheme.Light)]
+    [InlineData(360, ColorScheme.Dark)]
+    public async Task Every_view_is_free_of_serious_faults_fits_its_width_and_has_a_quiet_console(int width, ColorScheme scheme)
+    {
+        await using var visitor = await dashboard.OpenAsync("overview", width, scheme);
+        foreach (var view in s_views)
+        {
+            await visitor.GoAsync(view);
+            await Assertions.Expect(visitor.Page.Locator("main .state.loading")).ToHaveCountAsync(0);
+            var faults = await visitor.AxeAsync();
+            Assert.True(faults.Count == 0, $"{view} at {width} px:\n" + string.Join('\n', faults));
+            Assert.True(await visitor.Page.EvaluateAsync<bool>("document.documentElement.scrollWidth <= innerWidth"), $"{view} is wider than {width} px");
+        }
+        Assert.Empty(visitor.Complaints);
+    }
+}
