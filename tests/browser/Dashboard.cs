@@ -147,15 +147,40 @@ internal sealed class Visitor : IAsyncDisposable
         await Page.Locator($"main[data-view={view.Split('?')[0]}]").WaitForAsync();
     }
 
-    /// <summary>What the page was answered to its next call of a path, once what it shows of it is true.</summary>
-    public async Task<JsonNode> AnswerAsync(string path, Func<JsonNode, bool> when, Func<Task>? after = null)
+    /// <summary>What the page was answered to a GET of a path, from now on, as soon as <paramref name="when"/> holds for it.</summary>
+    public async Task<JsonNode> AnswerAsync(string path, Func<JsonNode, bool> when, Func<Task> after)
     {
-        var waiting = Page.WaitForResponseAsync(response => new Uri(response.Url).AbsolutePath == "/api/v1" + path && response.Ok && when(JsonNode.Parse(response.TextAsync().GetAwaiter().GetResult())!));
-        if (after is not null)
+        var found = new TaskCompletionSource<JsonNode>(TaskCreationOptions.RunContinuationsAsynchronously);
+        Page.Response += Look;
+        try
         {
             await after();
+            return await found.Task.WaitAsync(Wait.Patience);
         }
-        return JsonNode.Parse(await (await waiting).TextAsync())!;
+        finally
+        {
+            Page.Response -= Look;
+        }
+
+        async void Look(object? sender, IResponse response)
+        {
+            if (new Uri(response.Url).AbsolutePath != "/api/v1" + path || !response.Ok)
+            {
+                return;
+            }
+            try
+            {
+                var answer = JsonNode.Parse(await response.TextAsync())!;
+                if (when(answer))
+                {
+                    found.TrySetResult(answer);
+                }
+            }
+            catch (PlaywrightException)
+            {
+                // The page asked again before this answer was read to its end.
+            }
+        }
     }
 
     /// <summary>Violations that axe calls serious or critical, in one line each.</summary>
