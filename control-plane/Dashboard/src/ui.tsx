@@ -80,7 +80,7 @@ export function Select({ label, value, options, onChange }: { label: string; val
 
 /** The time range that all charts share, and its switch. */
 export function useRange(): [Range, JSX.Element] {
-  const [id, setId] = useRemembered<string>('range', '1h')
+  const [id, setId] = useRemembered<string>('range', '15m')
   const range = ranges.find(r => r.id === id) ?? ranges[1]!
   return [range, <Choice<string> label="Time range" value={range.id} options={ranges.map(r => [r.id, r.label] as const)} onChange={setId} />]
 }

@@ -4,9 +4,9 @@ import { count, millis, share } from '../format'
 
 export function Histogram({ label, id, buckets }: { label: string; id: string; buckets: { le_ms: number | null; count: number }[] }) {
   const total = buckets.reduce((sum, b) => sum + b.count, 0)
-  // Empty buckets at either end say nothing.
+  // Of the empty buckets at either end a few are enough.
   const first = buckets.findIndex(b => b.count > 0), last = buckets.findLastIndex(b => b.count > 0)
-  const from = Math.max(0, first - 1), shown = buckets.slice(from, Math.min(buckets.length, last + 2))
+  const from = Math.max(0, first - 3), shown = buckets.slice(from, Math.min(buckets.length, last + 4))
   const most = Math.max(1, ...shown.map(b => b.count))
   const name = (b: { le_ms: number | null }, i: number) => b.le_ms === null ? `above ${millis(buckets[buckets.length - 2]?.le_ms)}` : `${i + from === 0 ? '0' : millis(buckets[i + from - 1]?.le_ms)} – ${millis(b.le_ms)}`
   return (

@@ -54,7 +54,7 @@ export function TimeChart({ label, id, at, series, format, stacked, height = 240
         const color = cssColor(s.color)
         return columnS
           ? { stroke: color, fill: color, width: 0, points: { show: false }, paths: uPlot.paths.bars!({ size: [0.86, 40], align: 1 }) }
-          : { stroke: color, width: 1.75, dash: s.dash, spanGaps: false, points: { show: false } }
+          : { stroke: color, width: 1.75, dash: s.dash, spanGaps: false, points: { show: true, size: 4, stroke: color, fill: color, filter: lonely } }
       })],
       hooks: { setCursor: [u => setUnder(u.cursor.idx ?? null)] },
     }, data, element)
@@ -84,6 +84,13 @@ export function TimeChart({ label, id, at, series, format, stacked, height = 240
         rows={at.map((time, i) => [moment(time * 1000), ...series.map(s => <data value={s.values[i] ?? ''}>{format(s.values[i])}</data>)]).reverse()} />}</Numbers>
     </figure>
   )
+}
+
+/** Values between gaps make no line: they get a dot. */
+const lonely = (plot: uPlot, series: number) => {
+  const values = plot.data[series] ?? [], found: number[] = []
+  for (let i = 0; i < values.length; i++) if (values[i] != null && values[i - 1] == null && values[i + 1] == null) found.push(i)
+  return found
 }
 
 /** Stacked: running sums, the largest first, so that each column paints over the lower part of the one before it. */
