@@ -123,8 +123,9 @@ public sealed class DashboardTests(Dashboard dashboard)
             await Wait.Until(() => dashboard.Providers["mortal"].Counters.Requests > 30, "calls reach it");
             dashboard.Providers["mortal"].AddFault("status=500");
             var began = System.Diagnostics.Stopwatch.StartNew();
-            await Assertions.Expect(card).ToHaveAttributeAsync("data-condition", "bad", new() { Timeout = 20_000 });
+            await Assertions.Expect(card).Not.ToHaveAttributeAsync("data-condition", "ok");
             Assert.InRange(began.Elapsed.TotalSeconds, 0, 5);
+            await Assertions.Expect(card).ToContainTextAsync("breaker open");
         }
         await visitor.GoAsync("incidents");
         await Assertions.Expect(visitor.Page.Locator("tr", new() { HasText = "mortal" }).First).ToContainTextAsync("breaker");

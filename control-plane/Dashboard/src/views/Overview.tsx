@@ -16,6 +16,7 @@ export function condition(i: LiveInstance): { tone: Tone; text: string } {
   if (i.drain) return { tone: 'off', text: i.in_flight > 0 ? `draining, ${i.in_flight} left` : 'drained' }
   if (i.cooldown_s > 0) return { tone: 'warn', text: `cooling down ${Math.ceil(i.cooldown_s)} s` }
   if (i.breaker === 'half_open') return { tone: 'warn', text: 'on trial' }
+  if (i.error_rate >= 0.05 && i.attempts_per_s > 0) return { tone: i.error_rate >= 0.5 ? 'bad' : 'warn', text: 'failing' }
   if (i.grey && i.grey !== 1) return { tone: 'warn', text: 'grey' }
   return { tone: 'ok', text: 'up' }
 }
