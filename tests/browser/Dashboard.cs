@@ -162,12 +162,16 @@ internal sealed class Visitor : IAsyncDisposable
             Page.Response -= Look;
         }
 
-        async void Look(object? sender, IResponse response)
+        void Look(object? sender, IResponse response)
         {
-            if (new Uri(response.Url).AbsolutePath != "/api/v1" + path || !response.Ok)
+            if (new Uri(response.Url).AbsolutePath == "/api/v1" + path && response.Ok)
             {
-                return;
+                _ = Task.Run(() => ReadAsync(response));      // the test waits for the one that is found, not for every one
             }
+        }
+
+        async Task ReadAsync(IResponse response)
+        {
             try
             {
                 var answer = JsonNode.Parse(await response.TextAsync())!;
