@@ -32,8 +32,4 @@ public sealed class Spending(NpgsqlDataSource database, TimeProvider time)
             return new BudgetView(client.Name, budget.Amount, budget.Currency, budget.Per, TelemetryQueries.Money(spent), (double)Math.Round(spent / budget.Amount, 6), unconverted);
         })];
     }
-
-    /// <summary>Spent of each client's budget in its present period, in the budget's currency; clients without a budget are not there.</summary>
-    public async Task<IReadOnlyDictionary<string, decimal>> SpentByClientAsync(ConfigDocument document, CancellationToken cancel = default) =>
-        (await BudgetsAsync(document, cancel)).ToDictionary(budget => budget.Client, budget => budget.Spent);
 }

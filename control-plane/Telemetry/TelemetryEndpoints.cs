@@ -4,6 +4,7 @@ using Evenkeel.Config;
 using Evenkeel.Publishing;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.AspNetCore.Mvc;
+using Npgsql;
 
 namespace Evenkeel.Telemetry;
 
@@ -15,6 +16,7 @@ public static class TelemetryEndpoints
 {
     private const int MostCells = 200_000;
     private static readonly TimeSpan LiveEvery = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan LiveAtMost = TimeSpan.FromMinutes(30);    // whoever may still listen comes again
 
     public static void MapTelemetry(this IEndpointRouteBuilder app)
     {
@@ -117,6 +119,7 @@ public static class TelemetryEndpoints
     private static async IAsyncEnumerable<SseItem<LiveView>> States(LiveFeed feed, TimeProvider time, CancellationToken gone, CancellationToken stopping, [EnumeratorCancellation] CancellationToken cancel = default)
     {
         using var ending = CancellationTokenSource.CreateLinkedTokenSource(gone, stopping, cancel);
+        ending.CancelAfter(LiveAtMost);
         while (!ending.IsCancellationRequested)
         {
             LiveView? view = null;
@@ -124,8 +127,9 @@ public static class TelemetryEndpoints
             {
                 view = await feed.CurrentAsync(ending.Token);
             }
-            catch (OperationCanceledException)
+            catch (Exception over) when (over is OperationCanceledException or NpgsqlException)
             {
+                // Gone, or the database is away: who comes again is told.
             }
             if (view is null) yield break;
             yield return new SseItem<LiveView>(view, "state");

@@ -15,7 +15,6 @@ public static class TelemetrySetup
         services.AddSingleton<TelemetryDrain>();
         services.AddSingleton<TelemetryQueries>();
         services.AddSingleton<Spending>();
-        services.AddSingleton<Metrics>();
         services.AddSingleton<LiveFeed>();
         return services.AddQuartz(quartz =>
         {

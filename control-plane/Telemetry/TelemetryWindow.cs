@@ -48,10 +48,6 @@ public sealed record TelemetryWindow(DateTime From, DateTime To, int StepS, int 
         return new TelemetryWindow(Floor(begin, step), Floor(end.AddTicks(-1), step).AddSeconds(step), step, LevelS.Count(s => s <= step) - 1);
     }
 
-    /// <summary>The window without steps: rows as coarse as its length allows, from the first whole one.</summary>
-    public static TelemetryWindow Whole(DateTime from, DateTime to, DateTime now, RetentionConfig retention) =>
-        Of(from, to, (int)Math.Clamp((to - from).TotalSeconds / 60, 10, 2_592_000), now, retention, out var reason) ?? throw new ArgumentException(reason);
-
     /// <summary>The steps in their order.</summary>
     public IEnumerable<DateTime> Ats => Enumerable.Range(0, Points).Select(i => From.AddSeconds((double)i * StepS));
 

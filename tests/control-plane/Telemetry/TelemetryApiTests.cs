@@ -120,8 +120,6 @@ public sealed class TelemetryApiTests(PlaneFixture fixture) : IClassFixture<Plan
         Assert.Equal((decimal)rows[""]["total"]!, rows[""]["points"]!.AsArray().Sum(point => (decimal)point!["amount"]!));
         var budget = Assert.Single(cost["budgets"]!.AsArray())!;
         Assert.Equal(("web-app", 0.0000399m, 0.399), ((string)budget["client"]!, (decimal)budget["spent"]!, (double)budget["used_share"]!));
-        var spending = Plane.Services.GetRequiredService<Spending>();
-        Assert.Equal(0.0000399m, (await spending.SpentByClientAsync(Plane.Services.GetRequiredService<DesiredState>().Current!.Document))["web-app"]);
     }
 
     [Fact]
@@ -165,20 +163,6 @@ public sealed class TelemetryApiTests(PlaneFixture fixture) : IClassFixture<Plan
         // req-2 and req-3 asked it in vain; req-4 as well, and was lost; req-5 got a stale answer.
         Assert.Equal((4, 2, 1), ((int)incident["requests_affected"]!, (int)incident["requests_degraded"]!, (int)incident["requests_lost"]!));
         Assert.Equal((0.00001258m, "USD"), ((decimal)incident["cost"]!, (string)incident["currency"]!));
-    }
-
-    [Fact]
-    public async Task Alert_rules_get_single_numbers()
-    {
-        var metrics = Plane.Services.GetRequiredService<Metrics>();
-        var hour = TimeSpan.FromHours(1);
-        Assert.InRange((await metrics.P99LatencyMs("chat", hour))!.Value, 3_000, 5_000);
-        Assert.InRange((await metrics.P90FirstTokenMs(null, hour))!.Value, 2_000, 3_000);
-        Assert.Equal(0, await metrics.ErrorRate("chat", null, hour));
-        Assert.Equal(1 / 6.0, (await metrics.ErrorRate("chat", "server_error", hour))!.Value, 6);
-        Assert.Equal(1, await metrics.Availability("chat", hour));
-        Assert.Null(await metrics.Availability("none", hour));
-        Assert.Equal(0.0000399m, await metrics.SpentAsync("web-app", DateTime.UtcNow.AddHours(-1)));
     }
 
     [Fact]

@@ -59,6 +59,8 @@ public sealed class TelemetryStoreTests(PlaneFixture fixture) : IClassFixture<Pl
     [Fact]
     public async Task What_a_node_tells_is_kept_as_the_contract_has_it()
     {
+        Assert.Equal(Histogram.LongBounds, Contract("first").BoundsS.Long);
+        Assert.Equal(Histogram.ShortBounds, Contract("first").BoundsS.Short);
         await KeepAsync(Contract("first"), ContractTraces());
         Assert.Equal(5, await CountAsync(where: "family = 'request'"));
         Assert.Equal(2, await CountAsync("retried + degraded"));
