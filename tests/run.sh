@@ -11,7 +11,7 @@ export LC_ALL=C.UTF-8
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 results=$root/tests/results
-all_parts=(lint lua unit launcher e2e browser failover)
+all_parts=(lint lua unit launcher e2e browser failover bench)
 kit_options=()
 passed=0 failed=0 skipped=0
 table=''
@@ -148,6 +148,10 @@ part_failover() { # it prints its table and its own sum
   read -ra numbers <<<"$(tr -cs '0-9' ' ' <<<"${sum:-0 0}") 0"
   (( code == 0 || numbers[1] > 0 )) || numbers[1]=1
   record "${numbers[0]}" "${numbers[1]}" "${numbers[2]}"
+}
+
+part_bench() { # that each bench works; what it measures is not judged here
+  check bench ./evenkeel bench --smoke --out "$results/benchmarks"
 }
 
 main() {

@@ -18,6 +18,7 @@ internal sealed class OverheadBench(Stage stage, Options options)
     ];
 
     private readonly double _seconds = options.Quick ? 1 : 4;
+    private readonly Setting[] _settings = options.Smoke ? Settings[..1] : Settings;
     private readonly List<Round> _rounds = [];
 
     public void Run()
@@ -25,10 +26,11 @@ internal sealed class OverheadBench(Stage stage, Options options)
         Console.WriteLine($"overhead: {options.Rounds} rounds, {_seconds} s each");
         var machine = Machine.Describe(stage.Checkout);
         var upstream = Upstream.Start(stage);
-        var peers = new Dictionary<int, List<Peer>> { [0] = Start("at-once", upstream.AtOnce), [Upstream.DelayMs] = Start("delayed", upstream.Delayed) };
-        for (var round = 0; round < options.Rounds + 1; round++)
+        var peers = _settings.Select(setting => setting.DelayMs).Distinct()
+            .ToDictionary(delay => delay, delay => delay == 0 ? Start("at-once", upstream.AtOnce) : Start("delayed", upstream.Delayed));
+        for (var round = options.Smoke ? 1 : 0; round < options.Rounds + 1; round++)
         {
-            foreach (var setting in Settings)
+            foreach (var setting in _settings)
             {
                 // Everybody follows everybody else in turn; the first round only warms up.
                 var order = peers[setting.DelayMs].ToList();
@@ -99,7 +101,7 @@ internal sealed class OverheadBench(Stage stage, Options options)
             return limit.Count == 0 ? null : Figure.Of(_rounds.Where(round => round.Setting == setting && round.Peer == peer)
                 .Select(round => round.CpuAtSaturation ?? 0).Zip(limit, (here, there) => here / there));
         }
-        var rows = Settings.SelectMany(setting => peers.Select(peer => new
+        var rows = _settings.SelectMany(setting => peers.Select(peer => new
         {
             Setting = setting.Name,
             Peer = peer.Name,
@@ -119,7 +121,7 @@ internal sealed class OverheadBench(Stage stage, Options options)
                 Table.Spread(row.CpuMicrosecondsAtRate, "0"), Table.Spread(row.AddedP50Ms, "0.00"), Table.Spread(row.AddedP99Ms, "0.00"), $"{row.Failed}");
         }
         var chart = new BarChart("CPU of the gateway's processes per request, µs", "median of the rounds; the line is their spread; shorter is better");
-        foreach (var setting in Settings)
+        foreach (var setting in _settings)
         {
             foreach (var row in rows.Where(row => row.Setting == setting.Name))
             {
@@ -128,7 +130,12 @@ internal sealed class OverheadBench(Stage stage, Options options)
         }
         var settings = peers.ToDictionary(peer => $"{peer.Name} {peer.Version}", peer => peer.Settings);
         settings["load"] = $"{options.Rounds} rounds of {_seconds} s, peers in turn; saturation: wrk (closed loop, 1 thread, "
-            + string.Join(", ", Settings.Select(setting => $"{setting.Connections} connections for {setting.Name}")) + "); rate: the bench's own open-loop client";
+            + string.Join(", ", _settings.Select(setting => $"{setting.Connections} connections for {setting.Name}")) + "); rate: the bench's own open-loop client";
+        var recorded = Regression.Recorded(stage.Checkout, Settings[0].Name);
         Report.Write(options.Out, "overhead", "What a gateway costs per request", machine, settings, table, chart, new { rows, rounds = _rounds });
+        if (options is { Quick: true, Smoke: false })
+        {
+            Regression.Judge(Ratio(Settings[0].Name, Peer.Evenkeel), recorded);
+        }
     }
 }

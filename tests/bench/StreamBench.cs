@@ -3,21 +3,22 @@ namespace Evenkeel.Bench;
 /// <summary>What the node adds to streams: to the first token and to each one after it; and what thousands of streams at once need.</summary>
 internal sealed class StreamBench(Stage stage, Options options)
 {
-    private const int Streams = 200, TokensPerSecond = 50;
+    private const int TokensPerSecond = 50;
+    private readonly int _streams = options.Smoke ? 20 : 200;
 
     private sealed record Round(string Peer, double FirstP50, double FirstP99, double TokenP50, double TokenP99, int Broken, double? CpuPerToken);
 
     public void Run()
     {
-        var seconds = options.Quick ? 2 : 6;
-        var many = options.Quick ? 500 : 4_000;
-        Console.WriteLine($"stream: {options.Rounds} rounds of {Streams} streams × {TokensPerSecond} tokens/s for {seconds} s, then {many} streams at once");
+        var seconds = options.Smoke ? 1 : options.Quick ? 2 : 6;
+        var many = options.Smoke ? 100 : options.Quick ? 500 : 4_000;
+        Console.WriteLine($"stream: {options.Rounds} rounds of {_streams} streams × {TokensPerSecond} tokens/s for {seconds} s, then {many} streams at once");
         var machine = Machine.Describe(stage.Checkout);
         var upstream = Upstream.Start(stage);
         var node = Peers.StartEvenkeel(stage, "streaming", upstream.Streaming);
         var direct = new Peer(Peer.Direct, "", "", upstream.Streaming[0], 0, new Dictionary<string, string>());
         var rounds = new List<Round>();
-        for (var round = 0; round < options.Rounds + 1; round++)
+        for (var round = options.Smoke ? 1 : 0; round < options.Rounds + 1; round++)
         {
             foreach (var peer in round % 2 == 0 ? [direct, node] : new[] { node, direct })
             {
@@ -43,8 +44,8 @@ internal sealed class StreamBench(Stage stage, Options options)
     {
         var before = peer.Pid == 0 ? 0 : ProcessCost.CpuSeconds(peer.Pid);
         var tokens = seconds * TokensPerSecond;
-        var result = StreamClient.Run(peer.Port, Request(peer, TokensPerSecond, tokens), Streams, Streams, seconds + 30, null, stage.Cancel);
-        double? cpu = peer.Pid == 0 ? null : (ProcessCost.CpuSeconds(peer.Pid) - before) * 1e6 / (Streams * tokens);
+        var result = StreamClient.Run(peer.Port, Request(peer, TokensPerSecond, tokens), _streams, _streams, seconds + 30, null, stage.Cancel);
+        double? cpu = peer.Pid == 0 ? null : (ProcessCost.CpuSeconds(peer.Pid) - before) * 1e6 / (_streams * tokens);
         return new Round(peer.Name, Statistics.Percentile(result.FirstTokenMs, 0.5), Statistics.Percentile(result.FirstTokenMs, 0.99),
             Statistics.Percentile(result.TokenMs, 0.5), Statistics.Percentile(result.TokenMs, 0.99), result.Broken, cpu);
     }
@@ -55,7 +56,7 @@ internal sealed class StreamBench(Stage stage, Options options)
     {
         const double PerSecond = 2, BeginPerSecond = 400;
         var ramp = streams / BeginPerSecond;
-        var tokens = (int)((ramp + (options.Quick ? 5 : 20)) * PerSecond);          // all of them live at the peak
+        var tokens = (int)((ramp + (options.Smoke ? 1 : options.Quick ? 5 : 20)) * PerSecond);          // all of them live at the peak
         var before = ProcessCost.AnonymousBytes(node.Pid);
         long peak = 0;
         var result = StreamClient.Run(node.Port, Request(node, PerSecond, tokens), streams, BeginPerSecond, (tokens / PerSecond) + ramp + 30,
@@ -90,7 +91,7 @@ internal sealed class StreamBench(Stage stage, Options options)
         var settings = new Dictionary<string, string>
         {
             [$"{node.Name} {node.Version}"] = node.Settings,
-            ["load"] = $"{options.Rounds} rounds of {Streams} streams × {TokensPerSecond} tokens/s for {seconds} s, direct and through the node in turn; tokens carry the time they were sent",
+            ["load"] = $"{options.Rounds} rounds of {_streams} streams × {TokensPerSecond} tokens/s for {seconds} s, direct and through the node in turn; tokens carry the time they were sent",
             ["broken streams in the rounds"] = $"{rounds.Sum(round => round.Broken)}",
         };
         Report.Write(options.Out, "stream", "What the node adds to streams", machine, settings, table, chart, new { rounds, crowd });
