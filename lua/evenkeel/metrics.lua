@@ -20,7 +20,7 @@ local setmetatable, tonumber = setmetatable, tonumber
 local M = {}
 
 local LAYOUT = "1"
-local MOST_SERIES, FORGET_S = 20000, 3600
+local MOST_SERIES, MOST_OVERFLOW, FORGET_S = 20000, 1000, 3600
 local LOCK_S = 5                     -- the lock of a worker that died in the middle
 local SWEPT_AT_ONCE = 100            -- series looked at for their age with each merge
 local HEAD = 3                       -- seq, born, changed_at stand before the numbers
@@ -138,8 +138,8 @@ local function born_of(packed)
 end
 
 -- A new row. @return its text and id, or nil when there is no room
-local function create(spec, key, now)
-  if (dict:get("live") or 0) >= MOST_SERIES then return nil end
+local function create(spec, key, now, most)
+  if (dict:get("live") or 0) >= most then return nil end
   local id = dict:lpop("free") or dict:incr("top", 1, 0)
   if not id then return nil end
   local born = dict:incr("born", 1, floor(now * 1000) * 1000)
@@ -158,11 +158,11 @@ local function create(spec, key, now)
 end
 
 -- The row of a label set, made if there is none.
-local function find(spec, key, now)
+local function find(spec, key, now, most)
   local id = dict:get(id_key(key))
   local packed = id and dict:get(slot_key(id))
   if packed and #packed == spec.bytes then return packed, id end
-  return create(spec, key, now)
+  return create(spec, key, now, most)
 end
 
 local function overflow_key(series)
@@ -182,11 +182,11 @@ local function merge(series, seq, now)
   local packed = series.slot and dict:get(series.slot)
   if not packed or #packed ~= spec.bytes or born_of(packed) ~= series.born then
     local id
-    packed, id = find(spec, series.key, now)
+    packed, id = find(spec, series.key, now, MOST_SERIES)
     if not packed then
       dict:incr("dropped", 1, 0)
       local other = overflow_key(series)
-      if other then packed, id = find(spec, other, now) end
+      if other then packed, id = find(spec, other, now, MOST_SERIES + MOST_OVERFLOW) end
     end
     series.slot = id and slot_key(id) or nil
     series.born = packed and born_of(packed) or 0

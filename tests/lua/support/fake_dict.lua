@@ -70,6 +70,8 @@ function FakeDict:set(key, value, ttl_s, flags)
   return store(self, key, value, ttl_s, flags)
 end
 
+FakeDict.safe_set = FakeDict.set
+
 function FakeDict:add(key, value, ttl_s, flags)
   local why
   key, why = key_of(key)
