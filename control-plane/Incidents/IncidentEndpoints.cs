@@ -9,9 +9,9 @@ namespace Evenkeel.Incidents;
 public sealed record IncidentView
 {
     public required long Id { get; init; }
-    /// <summary>probe, grey, breaker, cooldown, blocked, revision_refused, node_lost, webhook or events_dropped.</summary>
+    /// <summary>probe, grey, breaker, cooldown, blocked, limit_collapsed, tier_degraded, pool_open, revision_refused, node_lost, webhook or events_dropped.</summary>
     public required string Kind { get; init; }
-    /// <summary>The instance or node that it is about.</summary>
+    /// <summary>The instance, pool or node that it is about.</summary>
     public required string Subject { get; init; }
     /// <summary>Where it was seen; absent when it holds for the whole gateway.</summary>
     public string? Node { get; init; }

@@ -60,7 +60,13 @@ public static class IncidentRules
         "cooldown" => [new("cooldown", Effect.OpenFor)],
         "blocked" => [new("blocked", Effect.OpenFor)],
         "unblocked" => [new("blocked", Effect.Close)],
-        "reset" => [new("breaker", Effect.Close), new("cooldown", Effect.Close), new("blocked", Effect.Close)],
+        "limit_collapsed" => [new("limit_collapsed", Effect.Open)],
+        "limit_recovered" => [new("limit_collapsed", Effect.Close)],
+        "reset" => [new("breaker", Effect.Close), new("cooldown", Effect.Close), new("blocked", Effect.Close), new("limit_collapsed", Effect.Close)],
+        "tier_degraded" => [new("tier_degraded", Effect.Open)],
+        "tier_restored" => [new("tier_degraded", Effect.Close)],
+        "pool_opened" => [new("pool_open", Effect.Open)],
+        "pool_closed" => [new("pool_open", Effect.Close)],
         "probe_down" => [new("probe", Effect.Open)],
         "probe_up" => [new("probe", Effect.Close)],
         "grey" => [new("grey", Effect.Open)],
@@ -82,7 +88,7 @@ public static class IncidentRules
     /// <summary>Whether the event ends an open incident whatever its kind: what it was about is gone, or began anew.</summary>
     public static bool Sweeps(Event happened, Incident open) => happened.Kind switch
     {
-        "instance_removed" => open.Subject == happened.Subject && open.Kind is "probe" or "grey" or "breaker" or "cooldown" or "blocked",
+        "instance_removed" => open.Subject == happened.Subject && open.Kind is "probe" or "grey" or "breaker" or "cooldown" or "blocked" or "limit_collapsed",
         // A node that was restarted remembers no breaker and no cooldown.
         "node_restarted" => open.Node == happened.Subject,
         "node_removed" => open.Node == happened.Subject || (open.Subject == happened.Subject && open.Kind is "node_lost" or "revision_refused" or "events_dropped"),

@@ -18,6 +18,13 @@ local function keys_of(pool)
   return keys
 end
 
+local function over(dict, keys, pool, since)
+  dict:delete(keys.since)
+  events.add("tier_restored", pool.name, { degraded = dict:get(keys.degraded) or 0, lost = dict:get(keys.lost) or 0, since = since })
+  dict:delete(keys.degraded)
+  dict:delete(keys.lost)
+end
+
 --- A request of this pool is over: `req` has its tier, and `lost` if no instance answered.
 function M.note(pool, req, outcome, at)
   local lost = req.lost and req.lost ~= "stale"
@@ -45,10 +52,14 @@ function M.settle(pool, at, one)
   if not since or not one then return end
   local last = dict:get(keys.last) or since
   if at - last < QUIET_S or (dict:get(keys.primary) or 0) <= last then return end
-  events.add("tier_restored", pool.name, { degraded = dict:get(keys.degraded) or 0, lost = dict:get(keys.lost) or 0, since = since })
-  dict:delete(keys.degraded)
-  dict:delete(keys.lost)
-  dict:delete(keys.since)
+  over(dict, keys, pool, since)
+end
+
+--- This pool is no more.
+function M.forget(pool)
+  local dict, keys = ngx.shared.evenkeel_state, keys_of(pool)
+  local since = dict:get(keys.since)
+  if since then over(dict, keys, pool, since) end
 end
 
 return M

@@ -42,7 +42,13 @@ local QUIET_S = 10
 function M.settle(pool, now)
   local counts = pool.breaker and counts_of(pool)
   local refused_at = counts and dict:get(counts.open)
-  if not refused_at or now - refused_at < QUIET_S then return end
+  if refused_at and now - refused_at >= QUIET_S then M.forget(pool) end
+end
+
+--- This pool is no more, or refuses no more.
+function M.forget(pool)
+  local counts = pool.breaker and counts_of(pool)
+  if not counts or not dict:get(counts.open) then return end
   dict:delete(counts.open)
   events.add("pool_closed", pool.name, {})
 end

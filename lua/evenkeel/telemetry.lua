@@ -26,10 +26,19 @@ local function merge()
   return merged
 end
 
+local known_pools = {}                 -- of the snapshot that was settled last
+
 local function settle()
   local snapshot = snapshots.current()
   if not snapshot then return end
   local at, one = ngx.now(), ngx.shared.evenkeel_state:add("lease:settle", 1, MERGE_S * 0.9)
+  for name, pool in pairs(known_pools) do
+    if not snapshot.pools[name] then
+      degradation.forget(pool)
+      pool_breaker.forget(pool)
+    end
+  end
+  known_pools = snapshot.pools
   for _, pool in pairs(snapshot.pools) do
     degradation.settle(pool, at, one)
     if one then pool_breaker.settle(pool, at) end

@@ -34,6 +34,35 @@ describe("live", function()
     return live.view(inst, now())
   end
 
+  describe("a learned limit", function()
+    -- All that run are refused at once.
+    local function refused()
+      local in_flight = live.working_limit(inst, now())
+      for _ = 1, in_flight do live.rate_limited(inst, nil, in_flight, now(), now(), math.random) end
+      clock:pass(1)
+    end
+
+    it("that falls below half of what is allowed has collapsed, which is told once to all workers together", function()
+      refused()
+      assert.is_nil(live.limit_news(inst, now()), "half of it is what one refusal costs")
+      refused()
+      local other = new_worker(dict)
+      assert.equal("collapsed", (live.limit_news(inst, now())))
+      assert.is_nil(other.limit_news(inst, now()))
+    end)
+
+    it("that has grown back has recovered", function()
+      refused()
+      refused()
+      live.limit_news(inst, now())
+      clock:pass(30)
+      assert.is_nil(live.limit_news(inst, now()))
+      clock:pass(600)
+      assert.same({ "recovered", 50 }, { live.limit_news(inst, now()) })
+      assert.is_nil(live.limit_news(inst, now()))
+    end)
+  end)
+
   describe("latency", function()
     it("is the base latency until something is known", function()
       assert.equal(0.8, view().stream)

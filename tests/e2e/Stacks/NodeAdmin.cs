@@ -19,6 +19,8 @@ internal sealed class NodeAdmin : IDisposable
 
     public void Dispose() => _http.Dispose();
 
+    public Task<string> GetAsync(string path) => _http.GetStringAsync(path);
+
     public async Task<JsonObject> StatsAsync() => JsonNode.Parse(await _http.GetStringAsync("/stats"))!.AsObject();
 
     /// <summary>Attempts that run at this instance now, as the gateway counts them.</summary>

@@ -56,6 +56,7 @@ public sealed class SharedStack : IAsyncLifetime
                 Simulated("idle"),
                 Simulated("slow-1"), Simulated("slow-2"),
                 Simulated("cut"), Simulated("continues"),
+                Simulated("billed", s => s with { CachedPromptShare = 0.25 }), Simulated("billed-too"),
                 Simulated("no-options", s => s with { RecordBodies = true }),
                 Simulated("vendors", s => s with { ApiKey = null, Tls = TlsMode.Good, Sni = [VendorX, VendorY] }),
                 Simulated("trusted", s => s with { Tls = TlsMode.Good }),
@@ -97,6 +98,14 @@ public sealed class SharedStack : IAsyncLifetime
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), max_connections = 1000 });
         }
+        foreach (var name in new[] { "billed", "billed-too" })
+        {
+            config.Instance(Providers[name], new
+            {
+                api_key = KeyOf(name),
+                price = new { input_per_million = 0.27m, cached_input_per_million = 0.07m, output_per_million = 1.10m },
+            });
+        }
         config.Instance(Providers["plain"]);
         config.Instance(Providers["renamed"], new { api_key = KeyOf("renamed"), model = "vendor/DeepSeek-V3:beta" });
 
@@ -130,6 +139,7 @@ public sealed class SharedStack : IAsyncLifetime
             .Pool("slow", [["slow-1", "slow-2"]])
             .Pool("cut", [["cut"], ["continues"]])
             .Pool("no-options", [["no-options"]])
+            .Pool("billed", [["billed"], ["billed-too"]])
             .Pool("vendor-x", [["vendor-x"]])
             .Pool("vendor-y", [["vendor-y"]])
             .Pool("expired", [["expired", "trusted"]], new { algorithm = "round_robin" })
