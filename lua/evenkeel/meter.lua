@@ -233,7 +233,8 @@ function M.request(req, var, status, held, at)
   local outcome, first_token_ms, note
   local attempts = req.attempts
   if held then
-    outcome = status == 499 and "client_gone" or var.upstream_http_x_ek_outcome or "ok"
+    -- a client that leaves before the first byte makes nginx say 499; later it shows only by what was not sent
+    outcome = var.request_completion ~= "OK" and "client_gone" or var.upstream_http_x_ek_outcome or "ok"
     local cut, ended = outcome, at
     if req.stream then
       if outcome == "ok" or outcome == "client_gone" then

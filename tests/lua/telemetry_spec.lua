@@ -35,7 +35,8 @@ describe("a node", function()
     local req = { pool = pool, kind = "chat", stream = mode == "stream", tier = tier, attempts = 1, started = clock.now_s - total,
       attempt_at = clock.now_s - total, overhead_s = overhead, ref = 1, model = "deepseek-chat", snapshot = { revision = 12 } }
     for k, v in pairs(fields or {}) do req[k] = v end
-    local var = { pid = 7, ek_request_id = "r", upstream_header_time = first_ms and ("%.3f"):format(first_ms / 1000) }
+    local var = { pid = 7, ek_request_id = "r", request_completion = "OK",
+      upstream_header_time = first_ms and ("%.3f"):format(first_ms / 1000) }
     meter.request(req, var, 200, instances["official-1"], clock.now_s)
   end
 
@@ -161,7 +162,8 @@ describe("a node", function()
         of = 3, live_weight = 41.23, ref = 42, model = "deepseek-chat", snapshot = { revision = 12 } }
       for k, v in pairs(fields or {}) do req[k] = v end
       if req.client == false then req.client = nil end
-      local var = { pid = 7, ek_request_id = "req-1", upstream_header_time = header_time }
+      local var = { pid = 7, ek_request_id = "req-1", request_completion = status ~= 499 and "OK" or "",
+        upstream_header_time = header_time }
       local log = meter.request(req, var, status or 200, held, clock.now_s)
       local list = traces.after(0, 10)
       return list[#list], log
