@@ -25,6 +25,7 @@ public sealed record ConfigDocument
 /// <param name="ExchangeRates">What one unit of each currency is worth, all in one of them (which is listed with 1).</param>
 /// <param name="Retention">Null: the defaults.</param>
 /// <param name="WebhookPrivateTargets">True: webhooks may go to private addresses, also without TLS.</param>
+/// <param name="LinkLocalTargets">Whether providers and webhooks may be where <see cref="TargetAddress"/> says they never are.</param>
 public sealed record GatewayConfig(
     string Listen = "127.0.0.1:8080",
     [property: JsonConverter(typeof(AutoConverter)), JsonIgnore(Condition = JsonIgnoreCondition.Never)] int? Workers = null,
@@ -32,7 +33,8 @@ public sealed record GatewayConfig(
     MoneyConfig? RevenuePerHour = null,
     IReadOnlyDictionary<string, decimal>? ExchangeRates = null,
     RetentionConfig? Retention = null,
-    bool? WebhookPrivateTargets = null)
+    bool? WebhookPrivateTargets = null,
+    bool? LinkLocalTargets = null)
 {
     /// <summary>Null: plain HTTP.</summary>
     public EdgeTlsConfig? Tls { get; init; }

@@ -66,7 +66,8 @@ public static partial class ConfigReader
             Money(map.Map("revenue_per_hour")),
             map.Map("exchange_rates").Decimals(),
             Retention(map.Map("retention")),
-            map.Boolean("webhook_private_targets"))
+            map.Boolean("webhook_private_targets"),
+            map.Boolean("link_local_targets"))
         { Tls = EdgeTls(map.Map("tls")) };
         map.RefuseUnknownKeys();
         return gateway;

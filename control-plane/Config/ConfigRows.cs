@@ -20,6 +20,7 @@ internal sealed record GatewayRow
     public string? TlsCertificateFile { get; init; }
     public string? TlsKeyFile { get; init; }
     public string? TlsMinVersion { get; init; }
+    public bool? LinkLocalTargets { get; init; }
 
     public static GatewayRow Of(GatewayConfig g) => new()
     {
@@ -34,6 +35,7 @@ internal sealed record GatewayRow
         TlsCertificateFile = g.Tls?.CertificateFile,
         TlsKeyFile = g.Tls?.KeyFile,
         TlsMinVersion = g.Tls?.MinVersion,
+        LinkLocalTargets = g.LinkLocalTargets,
     };
 
     public GatewayConfig ToConfig() => new(
@@ -41,7 +43,7 @@ internal sealed record GatewayRow
         RevenueAmount is { } amount ? new MoneyConfig(amount, RevenueCurrency!) : null,
         ExchangeRates is null ? null : JsonSerializer.Deserialize<Dictionary<string, decimal>>(ExchangeRates, ConfigJson.Options),
         Retention is null ? null : JsonSerializer.Deserialize<RetentionConfig>(Retention, ConfigJson.Options),
-        WebhookPrivateTargets)
+        WebhookPrivateTargets, LinkLocalTargets)
     {
         Tls = TlsCertificateFile is null ? null : new EdgeTlsConfig(TlsCertificateFile, TlsKeyFile!, TlsMinVersion!),
     };

@@ -101,7 +101,7 @@ public static partial class ConfigValidator
                 Named(path + ".provider", provider);
             }
 
-            if (BaseUrl.Fault(instance.BaseUrl) is { } why)
+            if (BaseUrl.Fault(instance.BaseUrl, document.Gateway.LinkLocalTargets == true) is { } why)
             {
                 faults.Add(path + ".base_url", why);
             }
@@ -406,6 +406,8 @@ public static partial class ConfigValidator
                         path + ".url", "needs an http or https address, or env:, file: or secret:");
                     Require(uri is not { Scheme: "http" } || uri.IsLoopback || document.Gateway.WebhookPrivateTargets == true,
                         path + ".url", "needs https, or http to a loopback address, unless gateway.webhook_private_targets is true");
+                    Require(uri is null || document.Gateway.LinkLocalTargets == true || !TargetAddress.IsRefused(uri.Host), path + ".url",
+                        "is a link-local, metadata or multicast address, or none");
                 }
 
                 Secret(path + ".secret", webhook.Secret);
@@ -512,7 +514,7 @@ public static partial class ConfigValidator
     /// <summary>The address of a provider.</summary>
     private static class BaseUrl
     {
-        public static string? Fault(string url)
+        public static string? Fault(string url, bool anyTarget)
         {
             if (url.Length is 0 or > 512)
             {
@@ -531,9 +533,9 @@ public static partial class ConfigValidator
                 return $"the host \"{Units.Shown(host)}\" {why}";
             }
 
-            if (IsMetadataAddress(host))
+            if (!anyTarget && TargetAddress.IsRefused(host))
             {
-                return $"{Units.Shown(host)} is a link-local or metadata address, never a provider";
+                return $"{Units.Shown(host)} is a link-local, metadata or multicast address, or none: never a provider (see gateway.link_local_targets)";
             }
 
             if (match.Groups["port"] is { Success: true } port && !IsPort(port.Value))
@@ -548,21 +550,6 @@ public static partial class ConfigValidator
             }
 
             return match.Groups["path"].Value.Split('/').Any(segment => segment is "." or "..") ? "the path has dot segments" : null;
-        }
-
-        /// <summary>Where clouds hand out credentials to whoever can reach it (169.254.169.254 and its kin).</summary>
-        private static bool IsMetadataAddress(string host)
-        {
-            if (!IPAddress.TryParse(host.Trim('[', ']'), out var address))
-            {
-                return host.TrimEnd('.').Equals("metadata.google.internal", StringComparison.OrdinalIgnoreCase);
-            }
-
-            address = address.IsIPv4MappedToIPv6 ? address.MapToIPv4() : address;
-            var bytes = address.GetAddressBytes();
-            return address.IsIPv6LinkLocal
-                || address.Equals(IPAddress.Parse("fd00:ec2::254"))
-                || (bytes.Length == 4 && bytes[0] == 169 && bytes[1] == 254);
         }
     }
 

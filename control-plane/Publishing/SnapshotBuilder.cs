@@ -63,6 +63,7 @@ public static class SnapshotBuilder
     {
         json.WriteStartObject("gateway");
         json.WriteBoolean("anonymous", document.IsAnonymous());
+        if (document.Gateway.LinkLocalTargets == true) json.WriteBoolean("link_local_targets", true);
         json.WriteEndObject();
 
         var breakers = document.FailoverByInstance();

@@ -1,4 +1,6 @@
 -- /etc/hosts for cosockets: nginx's resolver asks name servers only, and "localhost" or a compose file's extra_hosts is not there.
+-- And addresses that are never a provider: link-local, metadata, multicast, none. (What a name server answers is nginx's own business and
+-- never seen here: docs/security.md has what keeps a node from such an address then.)
 
 local M = {}
 
@@ -31,10 +33,51 @@ function M.load()
   file:close()
 end
 
+local METADATA = { ["100.100.100.200"] = true, ["168.63.129.16"] = true, ["192.0.0.192"] = true }
+
+local function refused_v4(address)
+  local a, b = address:match("^(%d+)%.(%d+)%.%d+%.%d+$")
+  a, b = tonumber(a), tonumber(b)
+  return a ~= nil and (a == 0 or a >= 224 or (a == 169 and b == 254) or METADATA[address] == true)
+end
+
+-- "a9fe:a9fe" → "169.254.169.254"; a dotted quad as it is.
+local function embedded(text)
+  if text:find(".", 1, true) then return text end
+  local high, low = text:match("^(%x+):(%x+)$")
+  if not high then return "" end
+  high, low = tonumber(high, 16), tonumber(low, 16)
+  return ("%d.%d.%d.%d"):format(math.floor(high / 256), high % 256, math.floor(low / 256), low % 256)
+end
+
+--- Whether an address is never a provider; false for names. IPv6 with or without brackets. tests/contract/targets.txt is the list. Pure.
+function M.is_refused(address)
+  if not address:find(":", 1, true) then return refused_v4(address) end
+  local v6 = address:gsub("[%[%]]", ""):lower()
+  if v6 == "::" or v6:find("^fe[89ab]%x:") or v6:find("^ff%x%x:") or v6:find("^fd00:0?ec2:") or v6 == "fd20:ce::254" then return true end
+  local inner = v6:match("^::ffff:(.+)$") or v6:match("^64:ff9b::(.+)$") or v6:match("^2002:(%x+:%x+):")
+  return inner ~= nil and refused_v4(embedded(inner))
+end
+
+local function lookup(host)
+  local bare_v6 = host:find(":", 1, true) and host:sub(1, 1) ~= "["
+  local address = bare_v6 and "[" .. host .. "]" or table_of[host] or table_of[host:lower()] or host
+  return { address = address, is_refused = M.is_refused(address) }
+end
+
+local known, known_hosts = {}, 0      -- host → what lookup said: every request asks, and the table is read once
+
 --- The address to connect to: from the table, else the name itself (the resolver's business); IPv6 in brackets.
-function M.resolve(host)
-  if host:find(":", 1, true) and host:sub(1, 1) ~= "[" then return "[" .. host .. "]" end
-  return table_of[host] or table_of[host:lower()] or host
+--- @return address | nil, why
+function M.resolve(host, any_target)
+  local found = known[host]
+  if not found then
+    if known_hosts >= 10000 then known, known_hosts = {}, 0 end
+    found = lookup(host)
+    known[host], known_hosts = found, known_hosts + 1
+  end
+  if found.is_refused and not any_target then return nil, "the address is link-local or otherwise never a provider" end
+  return found.address
 end
 
 return M

@@ -43,7 +43,8 @@ local function without_null(value)
   return value
 end
 
-local function compile_instance(inst)
+local function compile_instance(inst, any_target)
+  inst.any_target = any_target
   inst.keys = live.keys(inst.name)
   inst.door = "unix:run/instances/" .. inst.name .. ".sock"
   inst.base_latency_s = math.max(inst.base_latency_ms, 1) / 1000
@@ -88,7 +89,7 @@ function M.compile(raw)
     instance_names = {},
   }
   for i, inst in ipairs(doc.instances) do
-    snapshot.instances[inst.name] = compile_instance(inst)
+    snapshot.instances[inst.name] = compile_instance(inst, snapshot.gateway.link_local_targets)
     snapshot.instance_names[i] = inst.name
   end
   for _, pool in ipairs(doc.pools) do

@@ -46,7 +46,7 @@ local HEAD = {
   { "digest", STRING },
   { "gateway", OBJECT, true }, { "instances", ARRAY }, { "pools", ARRAY }, { "clients", ARRAY, true },
 }
-local GATEWAY = { { "anonymous", BOOLEAN, true } }
+local GATEWAY = { { "anonymous", BOOLEAN, true }, { "link_local_targets", BOOLEAN, true } }
 local INSTANCE = {
   { "name", NAME }, { "provider", STRING, true },
   { "scheme", one_of("http or https is needed", { http = true, https = true }) },

@@ -29,7 +29,9 @@ local function connect(inst, fresh)
   else
     -- a pool that nothing is ever given back to (see keep) makes sure that a fresh connection is one
     local pool = fresh and inst.pool_key .. "|fresh" or inst.pool_key
-    ok, why = sock:connect(hosts.resolve(inst.host), inst.port, { pool = pool, pool_size = KEEP_CONNECTIONS })
+    local address
+    address, why = hosts.resolve(inst.host, inst.any_target)
+    if address then ok, why = sock:connect(address, inst.port, { pool = pool, pool_size = KEEP_CONNECTIONS }) end
   end
   if not ok then return nil, "connect: " .. why end
   local reused = sock:getreusedtimes() > 0

@@ -33,3 +33,24 @@ describe("the address to connect to", function()
     assert.equal("[2001:db8::1]", hosts.resolve("[2001:db8::1]"))
   end)
 end)
+
+describe("an address that is never a provider", function()
+  local file = assert(io.open("tests/contract/targets.txt"))
+  for line in file:lines() do
+    local address, verdict = line:match("^([^#%s]+) (%a+)$")
+    if address then
+      it("is told: " .. line, function()
+        assert.equal(verdict == "refused", hosts.is_refused(address))
+        assert.equal(verdict == "refused", hosts.resolve(address) == nil)
+        assert.is_string(hosts.resolve(address, true))
+      end)
+    end
+  end
+  file:close()
+
+  it("is no name", function()
+    for _, name in ipairs { "api.example.com", "0x7f.example", "fe80.example", "169.254.example" } do
+      assert.is_false(hosts.is_refused(name))
+    end
+  end)
+end)
