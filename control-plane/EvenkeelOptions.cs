@@ -21,6 +21,18 @@ public sealed record EvenkeelOptions
     /// <summary>32 random bytes that encrypt stored secrets; made when missing.</summary>
     public required string SecretKeyFile { get; init; }
 
+    /// <summary>Where the files of "file:" references have to lie; null: anywhere but the control plane's own.</summary>
+    public string? SecretDirectory { get; init; }
+
+    /// <summary>PEM: the certificate of an https address, with its chain.</summary>
+    public string? TlsCertificateFile { get; init; }
+
+    /// <summary>PEM: its key; null: it is in the certificate's file.</summary>
+    public string? TlsKeyFile { get; init; }
+
+    /// <summary>PEM: whose certificates callers have to show, besides their token; null: none.</summary>
+    public string? ClientCaFile { get; init; }
+
     /// <summary>How long a start waits for the database before it gives up.</summary>
     public int DatabaseWaitSeconds { get; init; } = 60;
 
@@ -37,6 +49,10 @@ public sealed record EvenkeelOptions
             AdminTokenFile = Needed(nameof(AdminTokenFile)),
             NodeTokenFile = Needed(nameof(NodeTokenFile)),
             SecretKeyFile = Needed(nameof(SecretKeyFile)),
+            SecretDirectory = section[nameof(SecretDirectory)],
+            TlsCertificateFile = section[nameof(TlsCertificateFile)],
+            TlsKeyFile = section[nameof(TlsKeyFile)],
+            ClientCaFile = section[nameof(ClientCaFile)],
             DatabaseWaitSeconds = section.GetValue(nameof(DatabaseWaitSeconds), 60),
         };
     }

@@ -20,7 +20,8 @@ using Evenkeel.Telemetry;
 using Microsoft.AspNetCore.Connections;
 using Npgsql;
 
-// The control plane: `validate FILE` checks a configuration and ends; without a command it serves the REST API.
+// The control plane: `validate FILE` checks a configuration and ends, `rotate-secret-key` gives stored secrets a new key; without a
+// command it serves the REST API.
 
 if (args is ["validate", .. var rest])
 {
@@ -29,12 +30,20 @@ if (args is ["validate", .. var rest])
 
 try
 {
+    if (args is ["rotate-secret-key", .. var flags])
+    {
+        var configuration = new ConfigurationBuilder().AddEnvironmentVariables().Build();
+        return await RotateCommand.RunAsync(flags, EvenkeelOptions.From(configuration), Console.Out, Console.Error);
+    }
+
     var builder = WebApplication.CreateSlimBuilder(args);
     var options = EvenkeelOptions.From(builder.Configuration);
 
     builder.WebHost.UseUrls(options.Listen);
+    builder.WebHost.UseKestrelHttpsConfiguration();
     builder.WebHost.ConfigureKestrel(kestrel =>
     {
+        ListenerTls.Configure(kestrel, options);
         kestrel.AddServerHeader = false;
         kestrel.Limits.MaxRequestBodySize = 8 * 1024 * 1024;   // endpoints bound their own bodies, lower and with words
     });
@@ -52,8 +61,10 @@ try
     builder.Services.AddSingleton<AdminTokens>();
     builder.Services.AddSingleton(new FailureLimiter());
     builder.Services.AddSingleton<AuditLog>();
-    builder.Services.AddSingleton(new SecretVault(SecretKeyFile.ReadOrCreate(options.SecretKeyFile)));
+    builder.Services.AddSingleton(new SecretVault(() => SecretKeyFile.ReadAll(options.SecretKeyFile)));
+    builder.Services.AddSingleton<SecretFiles>();
     builder.Services.AddSingleton<SecretResolver>();
+    builder.Services.AddSingleton<SecretStore>();
     builder.Services.AddDatabase(options);
     builder.Services.AddScheduler();
     builder.Services.AddSingleton<ConfigStore>();
@@ -91,6 +102,7 @@ try
     app.MapSession();
     app.MapTokens();
     app.MapAudit();
+    app.MapSecrets();
     app.MapConfig();
     app.MapInstances();
     app.MapPools();
@@ -118,6 +130,11 @@ try
 catch (SetupException e)
 {
     await Console.Error.WriteLineAsync("evenkeel: " + e.Message);
+    return 1;
+}
+catch (NpgsqlException e) when (args is ["rotate-secret-key", ..])
+{
+    await Console.Error.WriteLineAsync("evenkeel: nothing was changed: " + e.Message);
     return 1;
 }
 catch (IOException e) when (e.InnerException is AddressInUseException)

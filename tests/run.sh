@@ -44,10 +44,15 @@ check() { # NAME COMMAND…: a check that passes or fails as a whole
 
 shell_scripts() { git -c 'safe.directory=*' ls-files -z | xargs -0 grep -slE '^#!' -- | xargs awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh/ { print FILENAME }'; }
 
+hardened() { # UNIT…: on systemd's scale from 0 to 100, where 100 is no hardening at all
+  local unit; for unit in "$@"; do systemd-analyze security --offline=yes --no-pager --threshold=20 "$unit" || return 1; done
+}
+
 part_lint() {
   check luacheck luacheck --no-color lua tests/lua
   # shellcheck disable=SC2046  # names without spaces, our own
   check shellcheck shellcheck $(shell_scripts)
+  ! command -v systemd-analyze >/dev/null || check 'systemd units' hardened nginx/systemd/*.service
   check 'dotnet format' dotnet format ControlPlane.sln --verify-no-changes --verbosity minimal
 }
 

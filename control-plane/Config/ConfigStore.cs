@@ -86,7 +86,7 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault)
     {
         await using var connection = await database.OpenConnectionAsync(cancel);
         await using var transaction = await connection.BeginTransactionAsync(cancel);
-        await connection.ExecuteAsync(new CommandDefinition("select pg_advisory_xact_lock(@LockKey)", new { LockKey }, transaction, cancellationToken: cancel));
+        await LockAsync(connection, transaction, cancel);
 
         var before = await Load(connection, transaction, cancel);
         if (expected is not null && !expected.Contains(before.Revision))
@@ -123,6 +123,10 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault)
         await transaction.CommitAsync(cancel);
         return new ChangeResult.Saved(true, before, new StoredConfig(revision, digest, document));
     }
+
+    /// <summary>Until the transaction ends, nobody else changes the configuration or the stored secrets.</summary>
+    internal static Task LockAsync(NpgsqlConnection connection, NpgsqlTransaction transaction, CancellationToken cancel) =>
+        connection.ExecuteAsync(new CommandDefinition("select pg_advisory_xact_lock(@LockKey)", new { LockKey }, transaction, cancellationToken: cancel));
 
     /// <summary>A fault for every "secret:ID" that is not in the store.</summary>
     public async Task<IReadOnlyList<ConfigFault>> UnknownSecretsAsync(ConfigDocument document, CancellationToken cancel = default)

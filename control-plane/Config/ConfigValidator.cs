@@ -43,7 +43,16 @@ public static partial class ConfigValidator
         check.Webhooks();
     }
 
+    // What stands in nginx.conf is judged here and nowhere else: NginxQuote asks these again before it writes.
+
+    /// <summary>A name of anything: safe bare, inside a file name and inside a Lua string.</summary>
     public static bool IsName(string text) => Name().IsMatch(text);
+
+    /// <summary>"HOST:PORT" where nginx can listen: an IP address, "*" or "localhost".</summary>
+    public static bool IsListen(string text) => ListenFault(text) is null;
+
+    /// <summary>An absolute path of printable ASCII in which nothing means anything to nginx but space.</summary>
+    public static bool IsPath(string text) => PemPath().IsMatch(text);
 
     private sealed class Check(ConfigDocument document, FaultList faults)
     {
@@ -234,7 +243,7 @@ public static partial class ConfigValidator
         private void Ghost(string path, GhostConfig ghost)
         {
             Ratio(path + ".sample", ghost.Sample, zero: true);
-            Require(ghost.PromptsFile is null || PemPath().IsMatch(ghost.PromptsFile), path + ".prompts_file",
+            Require(ghost.PromptsFile is null || IsPath(ghost.PromptsFile), path + ".prompts_file",
                 "needs an absolute path of printable characters without quotes, backslash, ; { } $ #, 512 at most");
             AtMost(path + ".redact.drop", ghost.Redact.Drop.Count, 100, "fields");
             Each(ghost.Redact.Drop, path + ".redact.drop", (p, field) => Require(field.Length is > 0 and <= 100, p, "needs 1 to 100 characters"));
@@ -446,7 +455,7 @@ public static partial class ConfigValidator
         }
 
         private void PemFile(string path, string file) =>
-            Require(PemPath().IsMatch(file), path, "needs an absolute path of printable characters without quotes, backslash, ; { } $ #, 512 at most");
+            Require(IsPath(file), path, "needs an absolute path of printable characters without quotes, backslash, ; { } $ #, 512 at most");
 
         private void IsCurrency(string path, string currency) =>
             Require(Currency().IsMatch(currency), path, "a currency is three capital letters, as in USD");
@@ -484,12 +493,11 @@ public static partial class ConfigValidator
         }
     }
 
-    /// <summary>"HOST:PORT" where nginx can listen: an IP address, "*" or "localhost".</summary>
     private static string? ListenFault(string listen)
     {
         var colon = listen.LastIndexOf(':');
         var host = colon > 0 ? listen[..colon] : "";
-        var isHost = host is "*" or "localhost" || ((host.StartsWith('[') || char.IsAsciiDigit(host.FirstOrDefault())) && HostFault(host) is null);
+        var isHost = host is "*" or "localhost" || ((host.StartsWith('[') || IPv4().IsMatch(host)) && HostFault(host) is null);
         return isHost && IsPort(listen.AsSpan(colon + 1)) ? null : "expected an IP address and a port, as in 127.0.0.1:8080, [::1]:8080 or *:8080";
     }
 
@@ -507,7 +515,7 @@ public static partial class ConfigValidator
         // Resolvers read "127.1" and "2130706433" as addresses too; here only the plain form is one.
         var numeric = host.Length > 0 && !host.AsSpan().ContainsAnyExcept("0123456789.");
         return numeric
-            ? IPv4().IsMatch(host) && IPAddress.TryParse(host, out _) ? null : "is not an IPv4 address"
+            ? IPv4().IsMatch(host) && IPAddress.TryParse(host, out var v4) && v4.ToString() == host ? null : "is not an IPv4 address"
             : DnsName.IsMatch(host) ? null : "is neither a DNS name nor an IP address";
     }
 

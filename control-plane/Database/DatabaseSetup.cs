@@ -9,14 +9,14 @@ public static class DatabaseSetup
 {
     public static IServiceCollection AddDatabase(this IServiceCollection services, EvenkeelOptions options)
     {
-        DefaultTypeMap.MatchNamesWithUnderscores = true;
         services.AddSingleton(_ => Open(options));
         services.AddSingleton<DbDataSource>(provider => provider.GetRequiredService<NpgsqlDataSource>());   // Quartz asks for this type
         return services;
     }
 
-    private static NpgsqlDataSource Open(EvenkeelOptions options)
+    internal static NpgsqlDataSource Open(EvenkeelOptions options)
     {
+        DefaultTypeMap.MatchNamesWithUnderscores = true;
         NpgsqlConnectionStringBuilder connection;
         try
         {

@@ -1,6 +1,7 @@
 using Dapper;
 using Evenkeel.Nodes;
 using Evenkeel.Publishing;
+using Evenkeel.Secrets;
 using Npgsql;
 using Quartz;
 
@@ -54,6 +55,7 @@ public sealed class PruneJob(NodeStore nodes, NpgsqlDataSource database) : IJob
         delete from audit_log using last where to_revision <= last.number or from_revision <= last.number;
         with last as (select max(number) as number from (select number from revision order by number desc offset @RevisionsKept limit 1) old)
         delete from revision using last where revision.number <= last.number;
+        delete from audit_log where at < now() - interval '400 days';
         """;
 
     public async ValueTask Execute(IJobExecutionContext context, CancellationToken cancel = default)
@@ -67,6 +69,7 @@ public sealed class PruneJob(NodeStore nodes, NpgsqlDataSource database) : IJob
         await using var connection = await database.OpenConnectionAsync(cancel);
         await using var transaction = await connection.BeginTransactionAsync(cancel);
         await connection.ExecuteAsync(new CommandDefinition(PruneRevisionsSql, new { RevisionsKept }, transaction, cancellationToken: cancel));
+        await SecretStore.PruneAsync(connection, transaction, cancel);
         await transaction.CommitAsync(cancel);
     }
 }

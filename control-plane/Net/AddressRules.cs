@@ -80,7 +80,7 @@ public static class AddressRules
     }
 
     /// <summary>Without a scope, and the IPv4 address where one is hidden.</summary>
-    private static IPAddress Plain(IPAddress address)
+    public static IPAddress Plain(IPAddress address)
     {
         if (address.AddressFamily == AddressFamily.InterNetwork) return address;
         var bytes = address.GetAddressBytes();

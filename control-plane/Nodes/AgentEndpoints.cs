@@ -1,5 +1,7 @@
+using System.Net;
 using System.Text;
 using Evenkeel.Auth;
+using Evenkeel.Config;
 using Evenkeel.Publishing;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.AspNetCore.Mvc;
@@ -62,6 +64,8 @@ public static class AgentEndpoints
         }
         if (!Uri.TryCreate(query.AdminUrl, UriKind.Absolute, out var adminUrl) || adminUrl.Scheme is not ("http" or "https") || adminUrl.UserInfo.Length > 0 || query.AdminUrl.Length > 512)
             return BadRequest("admin_url: not an absolute http or https URL");
+        if (IsForAllToSee(settings.AdminListen, adminUrl))
+            return BadRequest("admin_listen: the admin listener speaks no TLS, so its token and the provider keys may only go over loopback or a private address");
 
         await RegisterAsync(new Node { Name = settings.Name, AdminUrl = query.AdminUrl, AdminListen = settings.AdminListen, EdgeListen = settings.EdgeListen, Workers = settings.Workers }, nodes, publisher, log, cancel);
 
@@ -86,6 +90,14 @@ public static class AgentEndpoints
                     : TypedResults.NoContent();
             }
         }
+    }
+
+    // "*" is as private as the address by which it is called; a name is the operator's word.
+    private static bool IsForAllToSee(string listen, Uri adminUrl)
+    {
+        static bool IsPublic(string host) => IPAddress.TryParse(host.Trim('[', ']'), out var address) && !TargetAddress.IsPrivate(address);
+        var host = listen[..listen.LastIndexOf(':')];
+        return host is not ("*" or "0.0.0.0" or "[::]") && IsPublic(host) || adminUrl.Scheme == "http" && IsPublic(adminUrl.Host);
     }
 
     private static async Task RegisterAsync(Node node, NodeStore nodes, Publisher publisher, ILogger log, CancellationToken cancel)

@@ -1,7 +1,6 @@
 using System.Buffers;
-using System.Net;
 using System.Text;
-using System.Text.RegularExpressions;
+using Evenkeel.Config;
 
 namespace Evenkeel.Publishing;
 
@@ -9,7 +8,7 @@ namespace Evenkeel.Publishing;
 /// Text that is safe at its position in nginx.conf. Pure; refuses (<see cref="FormatException"/>) rather than repairs, and never
 /// repeats the refused value, which may be hostile or secret.
 /// </summary>
-public static partial class NginxQuote
+public static class NginxQuote
 {
     private static readonly SearchValues<char> Bare = SearchValues.Create(
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-:=,@+%*[]");
@@ -37,7 +36,7 @@ public static partial class NginxQuote
 
     /// <summary>A name of an instance or node: safe bare, inside a file name and inside a Lua string.</summary>
     public static string Identifier(string value) =>
-        IdentifierPattern().IsMatch(value) ? value : throw new FormatException("not a name (a-z, 0-9, \".\", \"_\", \"-\"; at most 48)");
+        ConfigValidator.IsName(value) ? value : throw new FormatException("not a name (a-z, 0-9, \".\", \"_\", \"-\"; at most 48)");
 
     /// <summary>"auto" or a number of processes, 1-1024.</summary>
     public static string Workers(string value) =>
@@ -46,31 +45,11 @@ public static partial class NginxQuote
             : throw new FormatException("not \"auto\" or a number of workers from 1 to 1024");
 
     /// <summary>"ADDRESS:PORT" with an IP address, "*" or "localhost".</summary>
-    public static string Listen(string value)
-    {
-        var colon = value.LastIndexOf(':');
-        if (colon > 0 && PortPattern().IsMatch(value.AsSpan(colon + 1)) && int.Parse(value.AsSpan(colon + 1)) is > 0 and < 65536)
-        {
-            var host = value[..colon];
-            if (host is "*" or "localhost") return value;
-            if (host.StartsWith('[') && host.EndsWith(']') && IPAddress.TryParse(host[1..^1], out var v6) && !host.Contains('%')) return $"[{v6}]{value[colon..]}";
-            if (DottedQuad().IsMatch(host) && IPAddress.TryParse(host, out _)) return value;
-        }
-        throw new FormatException("not an address to listen on, like 127.0.0.1:8080");
-    }
+    public static string Listen(string value) =>
+        ConfigValidator.IsListen(value) ? value : throw new FormatException("not an address to listen on, like 127.0.0.1:8080");
 
     /// <summary>An absolute path, quoted when it needs to be.</summary>
     public static string Path(string value) =>
-        value is { Length: > 1 and <= 512 } && value[0] == '/' && !value.AsSpan().ContainsAny("\"'`;{}#\\")
-            ? Token(value)
-            : throw new FormatException("not an absolute path of at most 512 characters without quotes, backslashes or any of ;{}#");
-
-    [GeneratedRegex(@"^[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?\z", RegexOptions.CultureInvariant)]
-    private static partial Regex IdentifierPattern();
-
-    [GeneratedRegex(@"^[0-9]{1,5}\z", RegexOptions.CultureInvariant)]
-    private static partial Regex PortPattern();
-
-    [GeneratedRegex(@"^[0-9]{1,3}(\.[0-9]{1,3}){3}\z", RegexOptions.CultureInvariant)]
-    private static partial Regex DottedQuad();
+        ConfigValidator.IsPath(value) ? Token(value)
+            : throw new FormatException("not an absolute path of at most 512 printable characters without quotes, backslashes or any of ;{}$#");
 }

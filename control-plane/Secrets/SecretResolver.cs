@@ -1,4 +1,3 @@
-using System.Text;
 using Dapper;
 using Npgsql;
 
@@ -13,7 +12,7 @@ public readonly record struct ResolvedSecret(string? Value, string? Fault)
 }
 
 /// <summary>Reference → secret, only when a snapshot is made: env: and file: are read by the control plane, secret: is decrypted from the store.</summary>
-public sealed class SecretResolver(NpgsqlDataSource database, SecretVault vault)
+public sealed class SecretResolver(NpgsqlDataSource database, SecretVault vault, SecretFiles files)
 {
     public async Task<ResolvedSecret> ResolveAsync(string reference, CancellationToken cancel = default) =>
         (await ResolveAsync([reference], cancel))[reference];
@@ -26,29 +25,16 @@ public sealed class SecretResolver(NpgsqlDataSource database, SecretVault vault)
         return parsed.ToDictionary(r => r.Key, r => Checked(r.Value switch
         {
             { Kind: SecretKind.Environment } env => FromEnvironment(env.Value),
-            { Kind: SecretKind.File } file => FromFile(file.Value),
+            { Kind: SecretKind.File } file => files.Read(file.Value),
             { Kind: SecretKind.Stored } id => FromStore(id.Value, stored),
             _ => new(null, "a literal secret was never stored"),
         }, r.Value));
     }
 
+    // The control plane's own settings and passwords are nobody's provider key.
     private static ResolvedSecret FromEnvironment(string name) =>
-        Environment.GetEnvironmentVariable(name) is { Length: > 0 } value ? new(value, null) : new(null, $"the environment variable {name} is not set");
-
-    private static ResolvedSecret FromFile(string path)
-    {
-        try
-        {
-            using var file = File.OpenRead(path);
-            var buffer = new byte[SecretReference.MostCharacters + 2];
-            var length = file.ReadAtLeast(buffer, buffer.Length, throwOnEndOfStream: false);
-            return new(Encoding.UTF8.GetString(buffer, 0, length).TrimEnd('\r', '\n'), null);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return new(null, $"the file {path} cannot be read");
-        }
-    }
+        name.StartsWith("Evenkeel__", StringComparison.OrdinalIgnoreCase) || name == "PGPASSWORD" ? new(null, $"the environment variable {name} is the control plane's own")
+        : Environment.GetEnvironmentVariable(name) is { Length: > 0 } value ? new(value, null) : new(null, $"the environment variable {name} is not set");
 
     private ResolvedSecret FromStore(string id, Dictionary<string, SealedSecret> stored) =>
         !stored.TryGetValue(id, out var secret) ? new(null, $"no stored secret \"{id}\"")

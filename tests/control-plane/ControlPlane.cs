@@ -27,6 +27,8 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
     /// <summary>How many refused callers are answered before they are told to wait.</summary>
     public FailureLimiter Failures { get; init; } = new(burst: 10_000);
 
+    public string AdminTokenFile => Path.Combine(_directory, "admin-token");
+
     public static async Task<ControlPlane> StartAsync(PostgresFixture postgres, FailureLimiter? failures = null) =>
         new(await postgres.CreateDatabaseAsync()) { Failures = failures ?? new(burst: 10_000) };
 

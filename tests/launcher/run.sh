@@ -318,6 +318,17 @@ group_configuration() {
   promise 'apply shows the faults with their paths' failed_saying surprise
   promise 'and changes nothing' test "$(revision_of "$state")" = "$first"
 
+  run "$evenkeel" token --state "$state" add ci operator
+  promise 'token add shows a new token' worked_saying 'eka_'
+  run "$evenkeel" token --state "$state" add ci operator
+  promise 'a name is taken once' failed_saying 'There is a token of this name'
+  run "$evenkeel" token --state "$state" list
+  promise 'token list tells its name and role' worked_saying '"name":"ci","role":"operator"'
+  run "$evenkeel" token --state "$state" revoke ci
+  promise 'token revoke ends it' worked_saying 'have ended'
+  run "$evenkeel" rotate-secret-key --state "$state"
+  promise 'stored secrets get a new key under way' worked_saying 'stored secrets have the new key'
+
   write_config "$file" 7 EK_TEST_SECOND
   sed -i 's/{name: one,/{name: two,/; s/\[one\]/[two]/' "$file"
   run env EK_TEST_SECOND=sk-two "$evenkeel" apply --state "$state" "$file"

@@ -2,6 +2,7 @@ using System.Net;
 using Evenkeel.Auth;
 using Microsoft.AspNetCore.Authorization;
 using Microsoft.AspNetCore.Routing;
+using Microsoft.AspNetCore.Routing.Patterns;
 using Microsoft.Extensions.DependencyInjection;
 using Xunit;
 
@@ -23,7 +24,7 @@ public sealed class BearerTokenTests(PostgresFixture postgres)
 
         foreach (var endpoint in endpoints.Where(e => e.Metadata.GetMetadata<IAllowAnonymous>() is null))
         {
-            var path = "/" + string.Join('/', endpoint.RoutePattern.PathSegments.Select(s => s.Parts[0] is Microsoft.AspNetCore.Routing.Patterns.RoutePatternLiteralPart literal ? literal.Content : "1"));
+            var path = "/" + string.Join('/', endpoint.RoutePattern.PathSegments.Select(s => string.Concat(s.Parts.Select(Written))));
             foreach (var method in endpoint.Metadata.GetMetadata<HttpMethodMetadata>()?.HttpMethods ?? ["GET"])
             {
                 using var refused = await nobody.SendAsync(new HttpRequestMessage(new HttpMethod(method), path));
@@ -40,6 +41,13 @@ public sealed class BearerTokenTests(PostgresFixture postgres)
         Assert.Equal("ok\n", await nobody.GetStringAsync("/healthz"));
         Assert.Equal("ready\n", await nobody.GetStringAsync("/readyz"));
     }
+
+    private static string Written(RoutePatternPart part) => part switch
+    {
+        RoutePatternLiteralPart literal => literal.Content,
+        RoutePatternSeparatorPart separator => separator.Content,
+        _ => "1",
+    };
 
     [Fact]
     public async Task A_wrong_token_is_refused_and_so_is_the_node_s()

@@ -138,7 +138,7 @@ public sealed class RendererTests
     {
         using var key = ECDsa.Create();
         using var certificate = new CertificateRequest("CN=test", key, HashAlgorithmName.SHA256).CreateSelfSigned(DateTimeOffset.UtcNow, DateTimeOffset.UtcNow.AddDays(1));
-        var folder = Directory.CreateTempSubdirectory("evenkeel ca, (ключ) ~&|<>!?=");
+        var folder = Directory.CreateTempSubdirectory("evenkeel ca, (key) ~&|<>!?=");
         try
         {
             var file = Path.Combine(folder.FullName, "a b.pem");

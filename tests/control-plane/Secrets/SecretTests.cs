@@ -132,4 +132,179 @@ public sealed class SecretTests(PlaneFixture fixture) : IClassFixture<PlaneFixtu
         Assert.Throws<SetupException>(() => SecretKeyFile.ReadOrCreate(Path.Combine(path, "below a file")));
         directory.Delete(recursive: true);
     }
+
+    [Fact]
+    public async Task A_stored_secret_goes_when_nothing_in_force_needs_it_and_no_sooner()
+    {
+        const string Url = "instances: [{name: a, base_url: \"http://a/v1\", api_key: KEY}]\npools: [{models: [m]}]";
+        await _admin.PutConfigAsync(Url.Replace("KEY", "sk-to-be-deleted"));
+        var id = ((string)(await _admin.GetJsonAsync("/api/v1/instances/a"))["api_key"]!)["secret:".Length..];
+        var listed = (await _admin.GetJsonAsync("/api/v1/secrets")).AsArray().Single(s => (string?)s!["id"] == id)!;
+        Assert.True((bool)listed["in_use"]!);
+        Assert.DoesNotContain("sk-to-be-deleted", listed.ToJsonString());
+        await _admin.SendAsync(HttpMethod.Delete, $"/api/v1/secrets/{id}", expect: HttpStatusCode.Conflict);
+
+        await _admin.PutConfigAsync(Url.Replace("KEY", "sk-another"));
+        await _admin.SendAsync(HttpMethod.Delete, $"/api/v1/secrets/{id}", expect: HttpStatusCode.NoContent);
+        await _admin.SendAsync(HttpMethod.Delete, $"/api/v1/secrets/{id}", expect: HttpStatusCode.NotFound);
+        await _admin.SendAsync(HttpMethod.Put, "/api/v1/config", Body.Yaml(Url.Replace("KEY", "secret:" + id)), HttpStatusCode.UnprocessableEntity);
+    }
+
+    [Fact]
+    public async Task The_hourly_sweep_takes_only_what_no_revision_refers_to()
+    {
+        await _admin.PutConfigAsync("instances: [{name: a, base_url: \"http://a/v1\", api_key: sk-swept-1}]\npools: [{models: [m]}]");
+        await _admin.PutConfigAsync("{}");
+        await using var connection = await _plane.OpenDatabaseAsync();
+        await connection.ExecuteAsync("insert into secret (id, key_id, nonce, ciphertext) select @id, key_id, nonce, ciphertext from secret limit 1; update secret set created_at = now() - interval '2 days'",
+            new { id = new string('f', 20) });
+        var before = await connection.QueryAsync<string>("select id from secret");
+        await using (var transaction = await connection.BeginTransactionAsync())
+        {
+            await SecretStore.PruneAsync(connection, transaction, default);
+            await transaction.CommitAsync();
+        }
+
+        Assert.Equal(before.Where(id => id[0] != 'f' || id != new string('f', 20)).Order(), (await connection.QueryAsync<string>("select id from secret")).Order());
+    }
+
+    [Fact]
+    public async Task The_control_plane_s_own_secrets_are_nobody_s_provider_key()
+    {
+        var resolver = _plane.Services.GetRequiredService<SecretResolver>();
+        var link = Path.Combine(Path.GetTempPath(), "evenkeel-link-" + Guid.NewGuid().ToString("N"));
+        File.CreateSymbolicLink(link, _plane.AdminTokenFile);
+        try
+        {
+            foreach (var path in new[] { _plane.AdminTokenFile, _plane.AdminTokenFile + "/../admin-token", link, _plane.SecretKeyFile })
+            {
+                var resolved = await resolver.ResolveAsync("file:" + path);
+                Assert.Null(resolved.Value);
+                Assert.DoesNotContain(ControlPlane.AdminToken, resolved.Fault);
+            }
+
+            Environment.SetEnvironmentVariable("Evenkeel__TestOnly", "sk-own");
+            Assert.Null((await resolver.ResolveAsync("env:Evenkeel__TestOnly")).Value);
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable("Evenkeel__TestOnly", null);
+            File.Delete(link);
+        }
+    }
+
+    [Fact]
+    public void A_file_below_the_directory_is_read_and_no_other_one_and_a_pipe_is_not_waited_for()
+    {
+        var root = Directory.CreateTempSubdirectory("evenkeel-files-").FullName;
+        var (allowed, pipe) = (Path.Combine(root, "allowed"), Path.Combine(root, "allowed", "pipe"));
+        Directory.CreateDirectory(allowed);
+        File.WriteAllText(Path.Combine(allowed, "key"), "sk-inside\n");
+        File.WriteAllText(Path.Combine(root, "outside"), "sk-outside\n");
+        File.CreateSymbolicLink(Path.Combine(allowed, "link"), Path.Combine(root, "outside"));
+        Directory.CreateDirectory(allowed + "-too");
+        File.WriteAllText(allowed + "-too/key", "sk-outside\n");
+        using (var made = System.Diagnostics.Process.Start("mkfifo", [pipe]))
+        {
+            made.WaitForExit();
+        }
+
+        var options = new EvenkeelOptions { Database = "", AdminTokenFile = "/none", NodeTokenFile = "/none", SecretKeyFile = "/none" };
+        var bound = new SecretFiles(options with { SecretDirectory = allowed + "/" });
+        Assert.Equal("sk-inside", bound.Read(Path.Combine(allowed, "key")).Value);
+        foreach (var path in new[] { "../outside", "link", "../allowed-too/key", ".", "nothing" })
+        {
+            Assert.True(string.IsNullOrEmpty(bound.Read(Path.Combine(allowed, path)).Value), path);
+        }
+
+        Assert.True(string.IsNullOrEmpty(bound.Read(pipe).Value));
+        Assert.Equal("sk-outside", new SecretFiles(options).Read(Path.Combine(root, "outside")).Value);
+        Assert.Equal("", new SecretFiles(options).Read("/dev/null").Value);
+        Directory.Delete(root, recursive: true);
+    }
+}
+
+/// <summary>A new key for the stored secrets, while control planes run.</summary>
+[Collection(PostgresCollection.Name)]
+public sealed class RotateTests(PostgresFixture postgres)
+{
+    private static string Config(string key) => $"instances: [{{name: a, base_url: \"http://a/v1\", api_key: {key}}}]\npools: [{{models: [m]}}]";
+
+    private static async Task<string?> KeyInForceAsync(ControlPlane plane)
+    {
+        var document = (await plane.Services.GetRequiredService<ConfigStore>().LoadAsync()).Document;
+        return (await plane.Services.GetRequiredService<SecretResolver>().ResolveAsync(document.Instances[0].ApiKey!)).Value;
+    }
+
+    private static async Task<(int Code, string Words)> RotateAsync(ControlPlane plane, params string[] arguments)
+    {
+        var (output, errors) = (new StringWriter(), new StringWriter());
+        var code = await RotateCommand.RunAsync(arguments, plane.Services.GetRequiredService<EvenkeelOptions>(), output, errors);
+        return (code, output.ToString() + errors);
+    }
+
+    [Fact]
+    public async Task Every_secret_has_the_new_key_and_running_control_planes_go_on()
+    {
+        await using var plane = await ControlPlane.StartAsync(postgres);
+        using var admin = plane.Admin();
+        await admin.PutConfigAsync(Config("sk-rotated"));
+        await using var second = plane.Another();
+        using var secondAdmin = second.Admin();
+        Assert.Equal("sk-rotated", await KeyInForceAsync(second));
+
+        // With two machines: the next key is made here, and copied there before it is used.
+        Assert.Equal(0, (await RotateAsync(plane, "--prepare")).Code);
+        File.Copy(SecretKeyFile.NextOf(plane.SecretKeyFile), SecretKeyFile.NextOf(second.SecretKeyFile));
+        var before = await File.ReadAllBytesAsync(plane.SecretKeyFile);
+        Assert.Equal(0, (await RotateAsync(plane)).Code);
+        Assert.NotEqual(before, await File.ReadAllBytesAsync(plane.SecretKeyFile));
+        Assert.Equal(before, await File.ReadAllBytesAsync(SecretKeyFile.PreviousOf(plane.SecretKeyFile)));
+        Assert.False(File.Exists(SecretKeyFile.NextOf(plane.SecretKeyFile)));
+        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(SecretKeyFile.PreviousOf(plane.SecretKeyFile)));
+        Assert.Equal("sk-rotated", await KeyInForceAsync(plane));
+        Assert.Equal("sk-rotated", await KeyInForceAsync(second));
+
+        // What the second one seals with the key it still has is readable here, and is sealed anew when it takes its turn.
+        await secondAdmin.PutConfigAsync(Config("sk-between"));
+        Assert.Equal("sk-between", await KeyInForceAsync(plane));
+        Assert.Equal(0, (await RotateAsync(second)).Code);
+        Assert.Equal("sk-between", await KeyInForceAsync(plane));
+        Assert.Equal("sk-between", await KeyInForceAsync(second));
+        Assert.Equal(await File.ReadAllBytesAsync(plane.SecretKeyFile), await File.ReadAllBytesAsync(second.SecretKeyFile));
+        await using var connection = await plane.OpenDatabaseAsync();
+        var key = new SecretVault(await File.ReadAllBytesAsync(plane.SecretKeyFile)).KeyId;
+        Assert.All(await connection.QueryAsync<string>("select key_id from secret"), id => Assert.Equal(key, id));
+    }
+
+    [Fact]
+    public async Task Interrupted_between_database_and_files_nothing_is_lost_and_it_can_go_on()
+    {
+        await using var plane = await ControlPlane.StartAsync(postgres);
+        using var admin = plane.Admin();
+        await admin.PutConfigAsync(Config("sk-interrupted"));
+        await using var connection = await plane.OpenDatabaseAsync();
+
+        // As if it had died after its commit: the rows have the next key, the files are not moved.
+        await RotateAsync(plane, "--prepare");
+        var keys = SecretKeyFile.ReadAll(plane.SecretKeyFile);
+        var vault = new SecretVault(() => [keys[1], keys[0]]);
+        var row = await connection.QuerySingleAsync<SealedSecret>("select id, key_id, nonce, ciphertext from secret");
+        await connection.ExecuteAsync("update secret set key_id = @KeyId, nonce = @Nonce, ciphertext = @Ciphertext where id = @Id", vault.Reseal(row)!);
+        Assert.Equal("sk-interrupted", await KeyInForceAsync(plane));
+        await using (var restarted = plane.Another())
+        {
+            File.Copy(SecretKeyFile.NextOf(plane.SecretKeyFile), SecretKeyFile.NextOf(restarted.SecretKeyFile));
+            Assert.Equal("sk-interrupted", await KeyInForceAsync(restarted));
+        }
+
+        Assert.Equal(0, (await RotateAsync(plane)).Code);
+        Assert.Equal("sk-interrupted", await KeyInForceAsync(plane));
+
+        // A key that is not there: nothing is changed.
+        await connection.ExecuteAsync("update secret set key_id = repeat('0', 16)");
+        var (code, words) = await RotateAsync(plane);
+        Assert.Equal((1, true), (code, words.Contains("nothing was changed")));
+        Assert.Equal(2, (await RotateAsync(plane, "--sideways")).Code);
+    }
 }

@@ -1,0 +1,190 @@
+using System.Diagnostics;
+using System.Net;
+using System.Text;
+using System.Text.Json.Nodes;
+using Evenkeel.Tests.Config;
+using FsCheck;
+using FsCheck.Fluent;
+using Xunit;
+using Xunit.Abstractions;
+
+namespace Evenkeel.Tests.Hostile;
+
+/// <summary>
+/// Every operation of docs/openapi.json with hostile paths, queries, headers and bodies. Whatever comes, the answer is no server error, is
+/// a problem document where it refuses, and tells nothing of the inside. The same calls at every run; bounded in time.
+/// </summary>
+[Collection(PostgresCollection.Name)]
+public sealed class ApiFuzzTests(PostgresFixture postgres, ITestOutputHelper output)
+{
+    private const int RoundsMost = 12;
+    private static readonly TimeSpan s_atMost = TimeSpan.FromSeconds(20);
+
+    private sealed record Call(string Method, string Path, List<(string Name, string Value)> Headers, HttpContent? Content, string Words);
+
+    [Fact]
+    public async Task No_call_breaks_the_control_plane_and_no_answer_tells_of_its_inside()
+    {
+        await using var plane = await ControlPlane.StartAsync(postgres);
+        using var admin = plane.Admin();
+        using var node = plane.Node();
+        await admin.PutConfigAsync(Sample.Example);
+        var document = JsonNode.Parse(await File.ReadAllTextAsync(Repository.PathOf("docs", "openapi.json")))!;
+        var operations = document["paths"]!.AsObject()
+            .SelectMany(path => path.Value!.AsObject().Select(operation => (Path: path.Key, Method: operation.Key.ToUpperInvariant(), Operation: operation.Value!)))
+            .Where(o => !o.Operation.ToJsonString().Contains("text/event-stream", StringComparison.Ordinal))      // never ends
+            .ToList();
+        Assert.True(operations.Count > 30);
+
+        var (calls, statuses, watch) = (0, new SortedDictionary<int, int>(), Stopwatch.StartNew());
+        for (var round = 0; round < RoundsMost && watch.Elapsed < s_atMost; round++)
+        {
+            foreach (var (index, (path, method, operation)) in operations.Index())
+            {
+                var call = Hostile.Sample(Calls(document, path, method, operation), 1, (ulong)(1_000 + (round * 1_000) + index)).Single();
+                using var request = Request(call);
+                if (request is null)
+                {
+                    continue;
+                }
+
+                using var response = await (path.StartsWith("/node/", StringComparison.Ordinal) ? node : admin).SendAsync(request);
+                calls++;
+                statuses[(int)response.StatusCode] = statuses.GetValueOrDefault((int)response.StatusCode) + 1;
+                await JudgeAsync(call, response);
+            }
+        }
+
+        output.WriteLine($"{calls} calls of {operations.Count} operations in {watch.Elapsed.TotalSeconds:0.0} s: " + string.Join(", ", statuses.Select(s => $"{s.Key} x {s.Value}")));
+        Assert.True(calls >= operations.Count);
+        await admin.GetAsync("/api/v1/config", HttpStatusCode.OK);
+        Assert.Equal("ready\n", await admin.GetStringAsync("/readyz"));
+    }
+
+    private static async Task JudgeAsync(Call call, HttpResponseMessage response)
+    {
+        var text = await response.Content.ReadAsStringAsync();
+        Assert.True((int)response.StatusCode < 500, $"{call.Words}\n→ {(int)response.StatusCode} {text}");
+        if ((int)response.StatusCode >= 400)
+        {
+            Assert.True(response.Content.Headers.ContentType?.MediaType == "application/problem+json", $"{call.Words}\n→ {response.Content.Headers.ContentType} {text}");
+            foreach (var inside in new[] { "   at ", "Exception", "Npgsql", "SqlState", ".cs:", "/home/", "System." })
+            {
+                Assert.False(text.Contains(inside, StringComparison.Ordinal), $"{call.Words}\n→ {text}");
+            }
+        }
+
+        Assert.True(response.Headers.Contains("Content-Security-Policy"), call.Words);
+    }
+
+    private static HttpRequestMessage? Request(Call call)
+    {
+        if (!Uri.TryCreate("http://localhost" + call.Path, UriKind.Absolute, out var uri))
+        {
+            return null;
+        }
+
+        var request = new HttpRequestMessage(new HttpMethod(call.Method), uri) { Content = call.Content };
+        foreach (var (name, value) in call.Headers)
+        {
+            request.Headers.TryAddWithoutValidation(name, value);
+        }
+
+        return request;
+    }
+
+    private static Gen<Call> Calls(JsonNode document, string path, string method, JsonNode operation)
+    {
+        var parameters = operation["parameters"]?.AsArray().Select(p => p!).ToList() ?? [];
+        // Half of the path parameters are such as exist, so that what lies behind them is reached.
+        var inPath = Gen.Frequency((3, Gen.Elements("official-1", "chat", "1", "2", "0", "9223372036854775807", "-1", "node-1")), (2, Hostile.Text.Where(t => t.Length > 0 && t is not ("." or ".."))));
+        var body = operation["requestBody"]?["content"]?.AsObject().ToList();
+        var content = body is null
+            ? Gen.Constant<(string Type, byte[] Bytes)?>(null)
+            : Gen.Elements(body.ToArray()).SelectMany(media => Gen.Frequency(
+                (6, FromSchema(document, media.Value?["schema"], 0).Select(v => Encoding.UTF8.GetBytes(v?.ToJsonString() ?? "null"))),
+                (2, Hostile.Mutated(Sample.Yaml)),
+                (1, Hostile.Text.Select(Encoding.UTF8.GetBytes))).Select(bytes => ((string, byte[])?)(media.Key, bytes)));
+        return
+            from segments in Gen.ListOf(inPath, 3)
+            from values in Gen.ListOf(Gen.Frequency((1, Gen.Elements("1", "0", "-1", "true", "2026-01-01T00:00:00Z", "127.0.0.1:80", "http://127.0.0.1:1")), (1, Hostile.Text)), parameters.Count)
+            from left in Gen.Choose(0, 3)
+            from sent in content
+            select Build(path, method, parameters, segments, values, left, sent);
+    }
+
+    private static Call Build(string path, string method, List<JsonNode> parameters, IEnumerable<string> segments, IEnumerable<string> values, int left, (string Type, byte[] Bytes)? sent)
+    {
+        var segment = segments.GetEnumerator();
+        var query = new List<string>();
+        var headers = new List<(string, string)>();
+        foreach (var (parameter, value) in parameters.Zip(values))
+        {
+            var name = (string)parameter["name"]!;
+            switch ((string)parameter["in"]!)
+            {
+                case "path":
+                    segment.MoveNext();
+                    path = path.Replace($"{{{name}}}", Uri.EscapeDataString(Whole(segment.Current)));
+                    break;
+                case "query" when left > 0 && name != "wait_s":
+                    query.Add($"{name}={Uri.EscapeDataString(Whole(value))}");
+                    break;
+                case "header":
+                    headers.Add((name, value.Replace("\r", "").Replace("\n", "").Replace("\0", "")));
+                    break;
+            }
+        }
+
+        var target = query.Count > 0 ? path + "?" + string.Join('&', query) : path;
+        HttpContent? content = null;
+        if (sent is var (type, bytes))
+        {
+            content = new ByteArrayContent(bytes);
+            content.Headers.TryAddWithoutValidation("Content-Type", left == 3 ? "application/x-nothing" : type);
+        }
+
+        return new Call(method, target, headers, content, $"{method} {target} {(sent is null ? "" : Encoding.UTF8.GetString(sent.Value.Bytes))}");
+    }
+
+    // Half of a surrogate pair cannot be escaped, and a NUL in a path is refused before the program sees it.
+    private static string Whole(string text) => new([.. text.Where(c => !char.IsSurrogate(c) && c != '\0')]);
+
+    /// <summary>A value as the schema wants it, or, at any place, a hostile one.</summary>
+    private static Gen<JsonNode?> FromSchema(JsonNode document, JsonNode? schema, int depth)
+    {
+        if (schema?["$ref"] is { } reference)
+        {
+            return FromSchema(document, document["components"]!["schemas"]![((string)reference!).Split('/')[^1]], depth);
+        }
+
+        if (schema?["properties"] is JsonObject properties && depth < 5)
+        {
+            var members = properties.Select(p => FromSchema(document, p.Value, depth + 1).Select(v => (p.Key, Value: v))).ToArray();
+            return Gen.CollectToArray(members).SelectMany(all => Gen.ArrayOf(Gen.Choose(0, 3), all.Length).Select(keep =>
+            {
+                var value = new JsonObject();
+                foreach (var ((key, member), kept) in all.Zip(keep))
+                {
+                    if (kept > 0)
+                    {
+                        value[key] = member?.DeepClone();
+                    }
+                }
+
+                return (JsonNode?)value;
+            }));
+        }
+
+        if (schema?["items"] is { } items && depth < 5)
+        {
+            return Gen.ListOf(FromSchema(document, items, depth + 1), 2).Select(list => (JsonNode?)new JsonArray([.. list.Select(v => v?.DeepClone())]));
+        }
+
+        var words = schema?["enum"]?.AsArray().Select(w => w?.DeepClone()).ToArray();
+        var fitting = words is { Length: > 0 }
+            ? Gen.Elements(words)
+            : Gen.Elements<JsonNode?>(JsonValue.Create("a"), JsonValue.Create(1), JsonValue.Create("10s"), JsonValue.Create("50%"), JsonValue.Create(true), JsonValue.Create("http://127.0.0.1:1/v1"), JsonValue.Create("m"));
+        return Gen.Frequency((3, fitting), (2, Hostile.Value));
+    }
+}
