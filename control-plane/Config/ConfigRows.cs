@@ -361,7 +361,7 @@ internal sealed record ClientRow
 
     private static ClientKey Hashed(string written) => written.Split(' ') switch
     {
-    [var sha256, var until] => new(sha256, DateTime.Parse(until, CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal)),
+        [var sha256, var until] => new(sha256, DateTime.Parse(until, CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal)),
         _ => new(written),
     };
 }
