@@ -75,6 +75,31 @@ public sealed class TelemetryTests(SharedStack shared)
     }
 
     [Fact]
+    public async Task A_pool_that_a_later_tier_answers_is_an_incident_until_its_first_tier_is_back()
+    {
+        try
+        {
+            shared.Providers["tiered"].AddFault("status=503");
+            Assert.Equal("tier-2", (await shared.Gateway.AskAsync("tiered-model")).Tier);
+            await Wait.Until(async () => (await IncidentsAsync(open: true)).Count == 1, "it is open");
+        }
+        finally
+        {
+            shared.Providers["tiered"].ClearFaults();
+        }
+        await shared.Stack.Node.ForgiveAsync("tiered");
+        await Wait.Until(async () =>
+        {
+            await Task.Delay(250);
+            Expect.Served(await shared.Gateway.AskAsync("tiered-model"));
+            return (await IncidentsAsync(open: true)).Count == 0;
+        }, "it is over", TimeSpan.FromSeconds(40));
+        Assert.Equal("server_error", (string?)(await IncidentsAsync(open: false))[0]!["cause"]);
+
+        Task<JsonArray> IncidentsAsync(bool open) => shared.Admin.ListAsync($"incidents?kind=tier_degraded&subject=tiered&open={(open ? "true" : "false")}");
+    }
+
+    [Fact]
     public async Task Prometheus_takes_the_metrics_of_a_node_and_promtool_finds_nothing_to_say()
     {
         Expect.Served(await shared.Gateway.AskManyAsync("plain-model", calls: 3, atATime: 1));

@@ -56,7 +56,7 @@ public sealed class SharedStack : IAsyncLifetime
                 Simulated("idle"),
                 Simulated("slow-1"), Simulated("slow-2"),
                 Simulated("cut"), Simulated("continues"),
-                Simulated("billed", s => s with { CachedPromptShare = 0.25 }), Simulated("billed-too"),
+                Simulated("billed", s => s with { CachedPromptShare = 0.25 }), Simulated("billed-too"), Simulated("tiered"), Simulated("tiered-too"),
                 Simulated("no-options", s => s with { RecordBodies = true }),
                 Simulated("vendors", s => s with { ApiKey = null, Tls = TlsMode.Good, Sni = [VendorX, VendorY] }),
                 Simulated("trusted", s => s with { Tls = TlsMode.Good }),
@@ -98,7 +98,7 @@ public sealed class SharedStack : IAsyncLifetime
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), max_connections = 1000 });
         }
-        foreach (var name in new[] { "billed", "billed-too" })
+        foreach (var name in new[] { "billed", "billed-too", "tiered", "tiered-too" })
         {
             config.Instance(Providers[name], new
             {
@@ -140,6 +140,7 @@ public sealed class SharedStack : IAsyncLifetime
             .Pool("cut", [["cut"], ["continues"]])
             .Pool("no-options", [["no-options"]])
             .Pool("billed", [["billed"], ["billed-too"]])
+            .Pool("tiered", [["tiered"], ["tiered-too"]])
             .Pool("vendor-x", [["vendor-x"]])
             .Pool("vendor-y", [["vendor-y"]])
             .Pool("expired", [["expired", "trusted"]], new { algorithm = "round_robin" })
