@@ -73,11 +73,12 @@ function Topology({ pool, known }: { pool: LivePool; known: Map<string, LiveInst
     const bend = (x1: number, y1: number, x2: number, y2: number) => { const m = (x2 - x1) / 2; return `M${x1} ${y1}C${x1 + m} ${y1} ${x2 - m} ${y2} ${x2} ${y2}` }
     const x = (value: number) => Math.round(value - outer.left), y = (value: number) => Math.round(value - outer.top)
     next.push({ name: 'clients', d: `M${x(clients.right)} ${y(clients.top + clients.height / 2)}L${x(hub.left)} ${y(hub.top + hub.height / 2)}`, width: pool.requests_per_s > 0 ? 6 : 2, tone: 'flow', flows: pool.requests_per_s > 0 })
+    const calls = pool.tiers.flatMap(tier => tier.instances).reduce((sum, name) => sum + (known.get(name)?.attempts_per_s ?? 0), 0)
     frame.querySelectorAll<HTMLElement>('[data-link]').forEach(card => {
       const instance = known.get(card.dataset.link!), spot = card.getBoundingClientRect()
       if (!instance) return
       const { tone } = condition(instance), flows = instance.attempts_per_s > 0 && tone !== 'off'
-      next.push({ name: card.dataset.link!, d: bend(x(hub.right), y(hub.top + hub.height / 2), x(spot.left) - 1, y(spot.top + spot.height / 2)), width: flows ? 1.5 + 9 * Math.min(1, instance.share) : 1.5, tone: flows ? (tone === 'bad' ? 'bad' : tone === 'warn' ? 'warn' : 'flow') : 'idle', flows })
+      next.push({ name: card.dataset.link!, d: bend(x(hub.right), y(hub.top + hub.height / 2), x(spot.left) - 1, y(spot.top + spot.height / 2)), width: flows ? 1.5 + 9 * Math.min(1, instance.attempts_per_s / Math.max(calls, 1e-9)) : 1.5, tone: flows ? (tone === 'bad' ? 'bad' : tone === 'warn' ? 'warn' : 'flow') : 'idle', flows })
     })
     setSize([outer.width, outer.height]); setLinks(next)
   }
@@ -124,7 +125,7 @@ function InstanceCard({ i }: { i: LiveInstance }) {
         </span>
         <span><b>{count(i.in_flight)}</b> of {count(i.limit)} in flight</span>
       </span>
-      <Fact name="weight" value={share(i.share)} /><Fact name="rate" value={rate(i.attempts_per_s)} /><Fact name="P50" value={millis(i.p50_ms)} /><Fact name="P99" value={millis(i.p99_ms)} />
+      <Fact name="weight" value={tone === 'bad' || tone === 'off' ? '–' : share(i.share)} /><Fact name="rate" value={rate(i.attempts_per_s)} /><Fact name="P50" value={millis(i.p50_ms)} /><Fact name="P99" value={millis(i.p99_ms)} />
       <Fact name="failed" value={share(i.error_rate)} bad={i.error_rate >= 0.05} /><Fact name="an hour" value={Object.entries(i.cost_per_hour ?? {}).map(([, amount]) => money(amount)).join(' + ') || '–'} />
     </a>
   )
