@@ -54,6 +54,7 @@ public sealed class SharedStack : IAsyncLifetime
                 Simulated("implied-1"), Simulated("implied-2"),
                 Simulated("gone"),
                 Simulated("idle"),
+                Simulated("counted"),
                 Simulated("slow-1"), Simulated("slow-2"),
                 Simulated("cut"), Simulated("continues"),
                 Simulated("billed", s => s with { CachedPromptShare = 0.25 }), Simulated("billed-too"), Simulated("tiered"), Simulated("tiered-too"),
@@ -94,7 +95,7 @@ public sealed class SharedStack : IAsyncLifetime
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), weight = ceiling, max_connections = ceiling, base_latency = "300ms" });
         }
-        foreach (var name in (string[])["lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "slow-1", "slow-2", "cut", "continues", "no-options", .. Mortals])
+        foreach (var name in (string[])["lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "counted", "slow-1", "slow-2", "cut", "continues", "no-options", .. Mortals])
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), max_connections = 1000 });
         }
@@ -136,6 +137,7 @@ public sealed class SharedStack : IAsyncLifetime
             })
             .Pool("gone", [["gone"]])
             .Pool("idle", [["idle"]])
+            .Pool("counted", [["counted"]])
             .Pool("slow", [["slow-1", "slow-2"]])
             .Pool("cut", [["cut"], ["continues"]])
             .Pool("no-options", [["no-options"]])
