@@ -78,6 +78,65 @@ public sealed class ClientTests(SharedStack shared)
     });
 
     [Fact]
+    public async Task Nobody_is_given_what_another_client_was_told() => await WithAsync(
+        [new { name = "one", key = "the-key-of-one" }, new { name = "two", key = "the-key-of-two" }], async () =>
+    {
+        const string Body = """{"model":"gone-model","temperature":0,"messages":[{"role":"user","content":"between us"}]}""";
+        Task<Reply> As(string key) => shared.Gateway.PostAsync("/v1/chat/completions", Body, ("Authorization", "Bearer " + key));
+        var told = await As("the-key-of-one");
+        Expect.Served(told);
+        shared.Providers["gone"].AddFault("status=503", times: 1000);
+        try
+        {
+            var again = await As("the-key-of-one");
+            Assert.Equal((200, "stale", told.Body), (again.Status, again.Header("x-evenkeel-cache"), again.Body));
+            var other = await As("the-key-of-two");
+            Assert.Equal((503, null), (other.Status, other.Header("x-evenkeel-cache")));
+            Assert.DoesNotContain("one", (string?)other.Error["message"]);
+        }
+        finally
+        {
+            shared.Providers["gone"].ClearFaults();
+        }
+    });
+
+    [Fact]
+    public async Task Tokens_a_minute_are_those_that_the_provider_counted_and_a_budget_warns_before_it_stops() => await WithAsync(
+        [
+            new { name = "talker", key = "the-key-of-talker", tokens_per_minute = 120 },
+            new { name = "saver", key = "the-key-of-saver", budget = new { amount = 200, per = "day", warn_at = 0.01 } },
+            new { name = "other", key = "the-key-of-other" },
+        ], async () =>
+    {
+        // One after another, each gives its estimate back: only what was really used can fill the bucket.
+        var used = 0;
+        Reply talk = null!;
+        await Wait.Until(async () =>
+        {
+            talk = await AskAsync("the-key-of-talker");
+            used += talk.Status == 200 ? (int)talk.Json["usage"]!["total_tokens"]! : 0;
+            return talk.Status == 429;
+        }, "the minute's tokens are used up");
+        Assert.Equal(("rate_limit_exceeded", "120"), ((string?)talk.Error["code"], talk.Header("x-ratelimit-limit-tokens")));
+        Assert.True(used > 60, $"{used} tokens were used");
+
+        // A token costs one dollar.
+        var answers = new List<Reply>();
+        await Wait.Until(async () =>
+        {
+            answers.Add(await AskAsync("the-key-of-saver"));
+            return answers[^1].Status == 429;
+        }, "the budget is used up");
+        Assert.Equal(200, answers[0].Status);
+        Assert.Null(answers[0].Header("x-evenkeel-budget-warning"));
+        Assert.Contains(answers, answer => answer.Status == 200 && answer.Header("x-evenkeel-budget-warning") is not null);
+        Assert.Equal("budget_exceeded", (string?)answers[^1].Error["code"]);
+        Assert.InRange(int.Parse(answers[^1].Header("Retry-After")!), 1, 86_400);
+        Assert.Equal(200, (await AskAsync("the-key-of-other")).Status);
+        await Wait.Until(async () => (await shared.Admin.ListAsync("incidents?kind=budget_exceeded")).Count > 0, "an incident tells of it");
+    }, dollarsPerToken: 1);
+
+    [Fact]
     public async Task The_edge_speaks_TLS_and_HTTP_2_when_it_has_a_certificate()
     {
         var folder = Stack.ScratchDirectory();
@@ -122,11 +181,16 @@ public sealed class ClientTests(SharedStack shared)
     }
 
     // With these clients, and callers without a key refused; afterwards all is as it was.
-    private async Task WithAsync(object[] clients, Func<Task> test)
+    private async Task WithAsync(object[] clients, Func<Task> test, int dollarsPerToken = 0)
     {
         var config = shared.Config.Document.DeepClone().AsObject();
         config["clients"] = new JsonArray([.. clients.Select(Config.Json)]);
         config["gateway"]!["anonymous"] = false;
+        if (dollarsPerToken > 0)
+        {
+            var plain = config["instances"]!.AsArray().Single(instance => (string?)instance!["name"] == "plain")!;
+            plain["price"] = Config.Json(new { input_per_million = dollarsPerToken * 1_000_000, output_per_million = dollarsPerToken * 1_000_000 });
+        }
         await shared.Admin.AcknowledgedAsync(await shared.Admin.PutConfigAsync(config));
         try
         {
