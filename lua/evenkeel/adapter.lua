@@ -88,7 +88,7 @@ local function body_pieces(body, call, model, ask_usage)
     from = call.close
   end
   n = n + 1
-  pieces[n] = sub(body, from)
+  pieces[n] = from == 1 and body or sub(body, from)
   local length = 0
   for i = 1, n do length = length + #pieces[i] end
   return pieces, length

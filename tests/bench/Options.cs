@@ -1,10 +1,10 @@
 namespace Evenkeel.Bench;
 
 /// <summary>What to run, how often and where the results go.</summary>
-internal sealed record Options(IReadOnlyList<string> Benches, bool Quick, bool Smoke, int Rounds, string Out, IReadOnlyList<string> Only)
+internal sealed record Options(IReadOnlyList<string> Benches, bool Quick, bool Smoke, bool Soak, int Rounds, string Out, IReadOnlyList<string> Only)
 {
     public const string Usage = """
-        ./evenkeel bench [overhead|stream] [--quick|--smoke] [--rounds N] [--only PEER,…] [--out DIR]
+        ./evenkeel bench [overhead|stream] [--quick|--smoke|--soak] [--rounds N] [--only PEER,…] [--out DIR]
 
         Measures what the gateway costs, next to its peers, on this machine and in one run. Prints a table and writes JSON,
         Markdown and an SVG chart.
@@ -15,6 +15,7 @@ internal sealed record Options(IReadOnlyList<string> Benches, bool Quick, bool S
           --quick      seconds instead of minutes, and its results go to .evenkeel-build/benchmarks unless --out is given
                        overhead fails when a 1 KB request costs over 10 % more, next to nginx, than docs/benchmarks says
           --smoke      a few seconds: does the bench itself work? Nothing is judged
+          --soak       stream: an hour of streams that come and go, instead of a minute
           --rounds N   how often the peers take turns (5; quick: 2, smoke: 1)
           --only LIST  these peers only: nginx, haproxy, evenkeel, portkey
           --out DIR    where the results are written (docs/benchmarks)
@@ -26,7 +27,7 @@ internal sealed record Options(IReadOnlyList<string> Benches, bool Quick, bool S
     public static (Options? Options, string? Fault) Read(string[] arguments, string checkout)
     {
         var benches = new List<string>();
-        var (quick, smoke, rounds, only) = (false, false, 0, Array.Empty<string>());
+        var (quick, smoke, soak, rounds, only) = (false, false, false, 0, Array.Empty<string>());
         string? directory = null;
         for (var i = 0; i < arguments.Length; i++)
         {
@@ -37,6 +38,9 @@ internal sealed record Options(IReadOnlyList<string> Benches, bool Quick, bool S
                     break;
                 case "--smoke":
                     (quick, smoke) = (true, true);
+                    break;
+                case "--soak":
+                    soak = true;
                     break;
                 case "--rounds" when i + 1 < arguments.Length && int.TryParse(arguments[i + 1], out rounds) && rounds is >= 1 and <= 100:
                     i++;
@@ -55,7 +59,7 @@ internal sealed record Options(IReadOnlyList<string> Benches, bool Quick, bool S
             }
         }
         directory ??= Path.Combine(checkout, quick ? ".evenkeel-build/benchmarks" : "docs/benchmarks");
-        return (new Options(benches.Count > 0 ? benches : Known, quick, smoke, rounds > 0 ? rounds : smoke ? 1 : quick ? 2 : 5, Path.GetFullPath(directory), only), null);
+        return (new Options(benches.Count > 0 ? benches : Known, quick, smoke, soak, rounds > 0 ? rounds : smoke ? 1 : quick ? 2 : 5, Path.GetFullPath(directory), only), null);
     }
 
     /// <summary>Portkey is a download of its own, and slow to start: not for a smoke test that does not ask for it.</summary>

@@ -1,3 +1,5 @@
+using System.Diagnostics;
+
 namespace Evenkeel.Bench;
 
 /// <summary>What the node adds to streams: to the first token and to each one after it; and what thousands of streams at once need.</summary>
@@ -31,7 +33,8 @@ internal sealed class StreamBench(Stage stage, Options options)
             Console.WriteLine(round == 0 ? "  warm" : $"  round {round} of {options.Rounds}");
         }
         var crowd = Crowd(node, many);
-        Write(machine, node, seconds, rounds, crowd);
+        var churn = Churn(node, options.Soak ? 3600 : options.Smoke ? 4 : options.Quick ? 15 : 60);
+        Write(machine, node, seconds, rounds, crowd, churn);
     }
 
     private static byte[] Request(Peer peer, double perSecond, int tokens)
@@ -66,7 +69,26 @@ internal sealed class StreamBench(Stage stage, Options options)
             Statistics.Percentile(result.FirstTokenMs, 0.99), Statistics.Percentile(result.TokenMs, 0.99));
     }
 
-    private void Write(IReadOnlyDictionary<string, string> machine, Peer node, int seconds, List<Round> rounds, CrowdResult crowd)
+    private sealed record ChurnResult(double Seconds, int Streams, int Broken, double FirstMegabytes, double LastMegabytes);
+
+    /// <summary>Streams of two seconds that come and go, 100 each second: what the worker holds after the first of them and after the last.</summary>
+    private ChurnResult Churn(Peer node, double seconds)
+    {
+        const int Wave = 200;
+        var clock = Stopwatch.StartNew();
+        var (megabytes, broken) = (new List<double>(), 0);
+        while (clock.Elapsed.TotalSeconds < seconds || megabytes.Count < 4)
+        {
+            broken += StreamClient.Run(node.Port, Request(node, 10, 20), Wave, 100, 60, null, stage.Cancel).Broken;
+            megabytes.Add(ProcessCost.AnonymousBytes(node.Pid) / 1048576.0);
+        }
+        // The collector comes and goes, too: the most of a quarter of the time is compared.
+        var quarter = megabytes.Count / 4;
+        Console.WriteLine($"  {megabytes.Count * Wave} streams came and went, {broken} broken");
+        return new ChurnResult(clock.Elapsed.TotalSeconds, megabytes.Count * Wave, broken, megabytes.Take(quarter).Max(), megabytes.TakeLast(quarter).Max());
+    }
+
+    private void Write(IReadOnlyDictionary<string, string> machine, Peer node, int seconds, List<Round> rounds, CrowdResult crowd, ChurnResult churn)
     {
         Figure? Of(string peer, Func<Round, double> what) => Figure.Of(rounds.Where(round => round.Peer == peer).Select(what));
         Figure? Added(Func<Round, double> what) => Figure.Of(rounds.Where(round => round.Peer == Peer.Evenkeel).Select(what)
@@ -88,12 +110,14 @@ internal sealed class StreamBench(Stage stage, Options options)
         table.Add($"{crowd.Streams} streams: longest gap (a token each {crowd.TokenSpacingMs:0} ms)", "", $"{crowd.LongestGapMs:0}", "");
         table.Add($"{crowd.Streams} streams: KB of worker memory per stream", "", $"{crowd.KilobytesPerStream:0}", "");
         table.Add($"{crowd.Streams} streams: first token P99 / token P99", "", $"{crowd.FirstP99Ms:0.0} / {crowd.TokenP99Ms:0.0}", "");
+        table.Add($"{churn.Streams} streams came and went in {churn.Seconds:0} s: broken", "", $"{churn.Broken}", "");
+        table.Add("MB of worker memory in its first / last quarter", "", $"{churn.FirstMegabytes:0.0} / {churn.LastMegabytes:0.0}", "");
         var settings = new Dictionary<string, string>
         {
             [$"{node.Name} {node.Version}"] = node.Settings,
             ["load"] = $"{options.Rounds} rounds of {_streams} streams × {TokensPerSecond} tokens/s for {seconds} s, direct and through the node in turn; tokens carry the time they were sent",
             ["broken streams in the rounds"] = $"{rounds.Sum(round => round.Broken)}",
         };
-        Report.Write(options.Out, "stream", "What the node adds to streams", machine, settings, table, chart, new { rounds, crowd });
+        Report.Write(options.Out, "stream", "What the node adds to streams", machine, settings, table, chart, new { rounds, crowd, churn });
     }
 }
