@@ -59,6 +59,8 @@ public sealed class SharedStack : IAsyncLifetime
                 Simulated("cut"), Simulated("continues"),
                 Simulated("billed", s => s with { CachedPromptShare = 0.25 }), Simulated("billed-too"), Simulated("tiered"), Simulated("tiered-too"),
                 Simulated("no-options", s => s with { RecordBodies = true }),
+                Simulated("seen-1", s => s with { ErrorRate = 0.3, ErrorStatus = 503 }), Simulated("seen-2", s => s with { ErrorRate = 0.3, ErrorStatus = 429 }), Simulated("seen-3"),
+                Simulated("lost"),
                 Simulated("vendors", s => s with { ApiKey = null, Tls = TlsMode.Good, Sni = [VendorX, VendorY] }),
                 Simulated("trusted", s => s with { Tls = TlsMode.Good }),
                 Simulated("expired", s => s with { Tls = TlsMode.Expired }),
@@ -107,6 +109,10 @@ public sealed class SharedStack : IAsyncLifetime
                 price = new { input_per_million = 0.27m, cached_input_per_million = 0.07m, output_per_million = 1.10m },
             });
         }
+        foreach (var name in new[] { "seen-1", "seen-2", "seen-3", "lost" })
+        {
+            config.Instance(Providers[name], new { api_key = KeyOf(name), price = new { input_per_million = 1, output_per_million = 2, currency = "GBP" } });
+        }
         config.Instance(Providers["plain"]);
         config.Instance(Providers["renamed"], new { api_key = KeyOf("renamed"), model = "vendor/DeepSeek-V3:beta" });
 
@@ -143,6 +149,11 @@ public sealed class SharedStack : IAsyncLifetime
             .Pool("no-options", [["no-options"]])
             .Pool("billed", [["billed"], ["billed-too"]])
             .Pool("tiered", [["tiered"], ["tiered-too"]])
+            .Pool("seen", [["seen-1", "seen-2"], ["seen-3"]], new
+            {
+                failover_config = new { circuit_breaker = new { min_requests = 1_000_000 }, health_check = new { interval = "1h", unhealthy_threshold = 100 } },
+            })
+            .Pool("lost", [["lost"]])
             .Pool("vendor-x", [["vendor-x"]])
             .Pool("vendor-y", [["vendor-y"]])
             .Pool("expired", [["expired", "trusted"]], new { algorithm = "round_robin" })
