@@ -36,9 +36,11 @@ public static class StateReadings
         return [.. pools.Select(pool =>
         {
             var tiers = document.EffectiveTiers(pool).Select(tier => tier.Instances.Where(inService.Contains).ToList()).ToList();
-            var said = troubles.Any(trouble => trouble.Subject == pool.Name && trouble.Kind == (rule.Metric.Name == "all_down" ? "pool_open" : "tier_degraded"));
-            var judged = rule.Metric.Name == "all_down" ? tiers.SelectMany(names => names) : tiers.FirstOrDefault() ?? [];
-            return new Reading(new AlertSubject(pool.Name), said || judged.All(out_.Contains) ? 1 : 0);   // none in service is none to answer
+            bool Said(string kind) => troubles.Any(trouble => trouble.Subject == pool.Name && trouble.Kind == kind);
+            // None in service is none to answer. A pool of which nobody is left is not told to be degraded as well.
+            var isAllDown = Said("pool_open") || tiers.SelectMany(names => names).All(out_.Contains);
+            var isDegraded = !isAllDown && (Said("tier_degraded") || (tiers.FirstOrDefault() ?? []).All(out_.Contains));
+            return new Reading(new AlertSubject(pool.Name), (rule.Metric.Name == "all_down" ? isAllDown : isDegraded) ? 1 : 0);
         })];
     }
 }

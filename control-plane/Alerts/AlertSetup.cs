@@ -34,7 +34,7 @@ public sealed class AlertWatch(DesiredState state, AlertReadings readings, Alert
         var result = await store.RunAsync(rules, await readings.ReadAsync(document, rules, cancel), PoolsOf(document), [.. document.Webhooks.Select(webhook => webhook.Name)], cancel);
         foreach (var telling in result.Tellings)
         {
-            if (telling.Firing.Count > 0) AlertLog.Firing(log, telling.RuleName, telling.Firing.Count, telling.Firing[0].Subject, telling.Cause);
+            if (telling.Firing.Count > 0) AlertLog.Firing(log, telling.RuleName, telling.Firing.Count, telling.Firing[0].Subject, telling.Cause is null ? "" : $" ({telling.Cause})");
             if (telling.Resolved.Count > 0) AlertLog.Resolved(log, telling.RuleName, telling.Resolved.Count, telling.Resolved[0].Subject);
         }
         if (result.Tellings.Count > 0) sender.Wake();
@@ -69,8 +69,8 @@ public sealed class PruneAlertsJob(AlertStore alerts, WebhookStore webhooks) : I
 
 internal static partial class AlertLog
 {
-    [LoggerMessage(Level = LogLevel.Warning, Message = "alert {Rule} fires at {Count}, first {Subject} ({Cause})")]
-    public static partial void Firing(ILogger log, string rule, int count, AlertSubject subject, string? cause);
+    [LoggerMessage(Level = LogLevel.Warning, Message = "alert {Rule} fires at {Count}, first {Subject}{Cause}")]
+    public static partial void Firing(ILogger log, string rule, int count, AlertSubject subject, string cause);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "alert {Rule} is over at {Count}, first {Subject}")]
     public static partial void Resolved(ILogger log, string rule, int count, AlertSubject subject);
