@@ -143,28 +143,38 @@ end
 local Page = {}
 Page.__index = Page
 
--- The lines of one metric stand together, so they are gathered first.
+-- The lines of one metric stand together, so they are gathered first: in pieces, never as whole lines, for LuaJIT hashes only parts of a
+-- long string, and thousands that differ by little would all collide.
 function Page:metric(name, kind, help)
   self.order[#self.order + 1] = name
   self.heads[name] = "# HELP " .. name .. " " .. help .. "\n# TYPE " .. name .. " " .. kind .. "\n"
   self.lines[name] = {}
 end
 
-function Page:add(name, labels, value, of)
+-- @param of the metric that the line belongs to, if it has another name  @param le one more label, ready text
+function Page:add(name, labels, value, of, le)
   local lines = self.lines[of or name]
-  lines[#lines + 1] = name .. (labels ~= "" and "{" .. labels .. "} " or " ") .. value .. "\n"
+  local n = #lines
+  lines[n + 1], lines[n + 2], lines[n + 3] = name, (labels ~= "" or le) and "{" or "", labels
+  lines[n + 4] = le and (labels ~= "" and "," .. le or le) or ""
+  lines[n + 5], lines[n + 6], lines[n + 7] = (labels ~= "" or le) and "} " or " ", value, "\n"
+end
+
+local LE, LE_ALL = {}, 'le="+Inf"'
+for _, bounds in pairs(metrics.BOUNDS) do
+  for _, bound in ipairs(bounds) do LE[bound] = 'le="' .. number(bound) .. '"' end
 end
 
 function Page:histogram(name, labels, v, h)
-  local count, comma = 0, labels ~= "" and "," or ""
+  local count, bucket = 0, name .. "_bucket"
   for i = 1, #h.bounds + 1 do count = count + v[h.at + i] end
   if count == 0 then return end
   local sum = 0
   for i, bound in ipairs(h.bounds) do
     sum = sum + v[h.at + i]
-    self:add(name .. "_bucket", labels .. comma .. 'le="' .. number(bound) .. '"', number(sum), name)
+    self:add(bucket, labels, number(sum), name, LE[bound])
   end
-  self:add(name .. "_bucket", labels .. comma .. 'le="+Inf"', number(count), name)
+  self:add(bucket, labels, number(count), name, LE_ALL)
   self:add(name .. "_sum", labels, number(v[h.at]), name)
   self:add(name .. "_count", labels, number(count), name)
 end
@@ -256,7 +266,7 @@ local function usage_lines(page, at, values, v, provider)
   for _, kind in ipairs { "input", "output" } do
     otel[n + 1], otel[n + 2] = "gen_ai_token_type", kind
     local labels = labels_of(otel)
-    page:add("gen_ai_client_token_usage_bucket", labels .. ',le="+Inf"', number(v[at.attempts]), "gen_ai_client_token_usage")
+    page:add("gen_ai_client_token_usage_bucket", labels, number(v[at.attempts]), "gen_ai_client_token_usage", LE_ALL)
     page:add("gen_ai_client_token_usage_sum", labels, number(v[at[kind]]), "gen_ai_client_token_usage")
     page:add("gen_ai_client_token_usage_count", labels, number(v[at.attempts]), "gen_ai_client_token_usage")
   end
