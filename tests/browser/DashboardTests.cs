@@ -9,7 +9,7 @@ namespace Evenkeel.Browser;
 [Collection(DashboardCollection.Name)]
 public sealed class DashboardTests(Dashboard dashboard)
 {
-    private static readonly string[] s_views = ["overview", "health", "latency", "errors", "cost", "incidents", "traces", "alerts", "ghosts", "fleet", "config", "revisions", "nodes"];
+    private static readonly string[] s_views = ["overview", "health", "latency", "errors", "cost", "incidents", "traces", "alerts", "ghosts", "fleet", "config", "revisions", "nodes", "access"];
 
     // ---- who may look
 
@@ -33,6 +33,25 @@ public sealed class DashboardTests(Dashboard dashboard)
         await page.GetByLabel("Token", new() { Exact = true }).WaitForAsync();
         Assert.Equal(401, await page.EvaluateAsync<int>("async () => (await fetch('/api/v1/status')).status"));
         Assert.Empty(visitor.Complaints);
+    }
+
+    [Fact]
+    public async Task A_viewer_s_token_made_on_the_page_sees_everything_and_changes_nothing()
+    {
+        await using var admin = await dashboard.OpenAsync("access");
+        await admin.Page.GetByRole(AriaRole.Button, new() { Name = "Make a token" }).ClickAsync();
+        await admin.Page.GetByLabel("Name", new() { Exact = true }).FillAsync("looker");
+        await admin.Page.GetByRole(AriaRole.Button, new() { Name = "Make it" }).ClickAsync();
+        var token = await admin.Page.Locator("[data-secret]").TextContentAsync();
+
+        await using var viewer = await dashboard.VisitAsync();
+        await viewer.SignInAsync(token!);
+        await viewer.GoAsync("fleet");
+        await viewer.Page.GetByRole(AriaRole.Link, new() { Name = "first", Exact = true }).WaitForAsync();
+        await Assertions.Expect(viewer.Page.Locator(".who")).ToContainTextAsync("looker · viewer");
+        await Assertions.Expect(viewer.Page.GetByRole(AriaRole.Button, new() { Name = "Drain" })).ToHaveCountAsync(0);
+        await Assertions.Expect(viewer.Page.GetByText("Add an instance")).ToHaveCountAsync(0);
+        Assert.Empty(viewer.Complaints);
     }
 
     // ---- the pictures show what the API says
