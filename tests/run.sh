@@ -12,6 +12,7 @@ export LC_ALL=C.UTF-8
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 results=$root/tests/results
 all_parts=(lint lua unit launcher e2e browser failover bench)
+other_parts=(containers)      # only when they are named
 kit_options=()
 passed=0 failed=0 skipped=0
 table=''
@@ -159,6 +160,15 @@ part_bench() { # that each bench works; what it measures is not judged here
   check bench ./evenkeel bench --smoke --out "$results/benchmarks"
 }
 
+part_containers() {
+  local code=0 good bad
+  begin containers
+  tests/containers/run.sh 2>&1 | tee "$log" | sed 's/^/   /' || code=$?
+  good=$(grep -c '^ok ' "$log" || true) bad=$(grep -c '^not ok ' "$log" || true)
+  (( code == 0 || bad > 0 )) || bad=1
+  record "$good" "$bad" 0
+}
+
 main() {
   local part
   local -a parts=()
@@ -166,8 +176,8 @@ main() {
   kit_options=("$@")
   (( ${#parts[@]} > 0 )) || { parts=("${all_parts[@]}"); kit_options=(--fast); }
   for part in "${parts[@]}"; do
-    [[ " ${all_parts[*]} " == *" $part "* ]] \
-      || { printf 'evenkeel: there is no test part %s (%s)\n' "$part" "${all_parts[*]}" >&2; exit 2; }
+    [[ " ${all_parts[*]} ${other_parts[*]} " == *" $part "* ]] \
+      || { printf 'evenkeel: there is no test part %s (%s)\n' "$part" "${all_parts[*]} ${other_parts[*]}" >&2; exit 2; }
   done
   if (( ${#kit_options[@]} > 0 )) && [[ " ${parts[*]} " != *' failover '* ]]; then
     printf 'evenkeel: only the part failover takes options, such as %s\n' "${kit_options[0]}" >&2; exit 2
