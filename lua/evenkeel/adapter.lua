@@ -23,7 +23,7 @@ local transport = require "evenkeel.transport"
 
 local ngx = ngx
 local now = ngx.now
-local sub, find, match = string.sub, string.find, string.match
+local sub, find, match, concat = string.sub, string.find, string.match, table.concat
 local tonumber, random, min = tonumber, math.random, math.min
 
 local M = {}
@@ -164,6 +164,24 @@ local function first_token(attempt)
   end
 end
 
+-- Some providers repeat the key in their errors: neither clients nor incidents shall read it. (A shorter one is a dummy and a word.)
+local LEAST_KEY = 8
+
+local function without_key(inst, text)
+  local key = inst.api_key
+  if not key or #key < LEAST_KEY or not find(text, key, 1, true) then return text end
+  local pieces, n, from = {}, 0, 1
+  local s, e = find(text, key, 1, true)
+  while s do
+    pieces[n + 1], pieces[n + 2] = sub(text, from, s - 1), "***"
+    n, from = n + 2, e + 1
+    s, e = find(text, key, from, true)
+  end
+  pieces[n + 1] = sub(text, from)
+  return concat(pieces)
+end
+M._without_key = without_key
+
 -- Tell the edge of a failure: status by outcome, the word in a header, a short body for those who knocked directly.
 local function fail(attempt, outcome, words)
   attempt.words = words and sub(words, 1, 300)
@@ -176,14 +194,14 @@ local function fail(attempt, outcome, words)
   return errors.send(status, outcome, "instance " .. attempt.inst.name .. ": " .. outcome .. (words and " (" .. attempt.words .. ")" or ""))
 end
 
--- The provider's own answer, unchanged.
+-- The provider's own answer, unchanged but for our key.
 local function pass_on(attempt, outcome, status, content_type, body)
   attempt.passed_on = true
   report(attempt, outcome, now())
   ngx.status = status
   local header = ngx.header
   header["x-ek-outcome"] = outcome
-  header["Content-Type"] = content_type or "application/json"
+  header["Content-Type"] = content_type and without_key(attempt.inst, content_type) or "application/json"
   header["Content-Length"] = #body
   ngx.print(body)
   return ngx.exit(ngx.HTTP_OK)
@@ -215,7 +233,7 @@ local perform
 
 local function error_answer(attempt, conn, head)
   local status = head.status
-  local body = transport.read_all(conn, MAX_ERROR_BODY, now() + ERROR_BODY_WAIT_S) or ""
+  local body = without_key(attempt.inst, transport.read_all(conn, MAX_ERROR_BODY, now() + ERROR_BODY_WAIT_S) or "")
   if minds_our_question(attempt, status, body) then return perform(attempt) end
   local at = now()
   attempt.retry_after_s = outcomes.retry_after_s(head.headers["retry-after"], at, ngx.parse_http_time)
@@ -254,6 +272,7 @@ local function json_answer(attempt, conn, head)
   local verdict
   verdict, attempt.usage = relay.judge_json(body, attempt.kind)
   attempt.answered, attempt.bytes = verdict == "ok" or verdict == "empty", #body
+  if verdict ~= "ok" then body = without_key(attempt.inst, body) end
   if verdict == "error" then
     local outcome = outcomes.of_error(200, body)
     if outcomes.RETRYABLE[outcome] then return fail(attempt, outcome, sub(body, 1, 200)) end
@@ -366,7 +385,8 @@ function perform(attempt)
   local content_type = head.headers["content-type"] or ""
   if stream and find(content_type, "event-stream", 1, true) or (stream and not find(content_type, "json", 1, true)) then
     watch_rate_limit_headers(attempt, head.headers)
-    return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report, keep = keep, first_token = first_token })
+    return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report, keep = keep, first_token = first_token,
+      without_key = without_key })
   end
   return json_answer(attempt, conn, head)
 end

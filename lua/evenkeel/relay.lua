@@ -206,7 +206,7 @@ local function drips(s, inst, at)
   return false
 end
 
---- Relay an SSE answer. @param door {fail, pass_on, report, keep, first_token} of the adapter
+--- Relay an SSE answer. @param door {fail, pass_on, report, keep, first_token, without_key} of the adapter
 function M.stream(attempt, conn, door)
   local inst, call = attempt.inst, attempt.call
   local parser = sse.new(MAX_EVENT)
@@ -301,6 +301,7 @@ function M.stream(attempt, conn, door)
   transport.close(conn)
   local outcome
   if s.error then
+    s.error = door.without_key(inst, s.error)
     outcome = outcomes.of_error(200, s.error)
     if outcome == "empty" then outcome = "server_error" end
   elseif attempt.clients_deadline and at >= attempt.deadline - M.EARLY_S then

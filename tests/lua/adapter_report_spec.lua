@@ -178,4 +178,15 @@ describe("an attempt that is reported", function()
       assert.same({}, dict:keys())
     end)
   end)
+
+  it("never quotes our key: a provider may repeat it, whole, often, at either end", function()
+    local without = require("evenkeel.adapter")._without_key
+    local one = { api_key = "sk-%d+.*(x)" }                     -- as it stands: no pattern
+    assert.equal('{"error":"no key *** here, nor ***"}', without(one, '{"error":"no key sk-%d+.*(x) here, nor sk-%d+.*(x)"}'))
+    assert.equal("***", without(one, one.api_key))
+    assert.equal("******", without(one, one.api_key .. one.api_key))
+    assert.equal("sk-other", without(one, "sk-other"))
+    assert.equal("EMPTY is no content", without({ api_key = "EMPTY" }, "EMPTY is no content"))
+    assert.equal("words", without({}, "words"))
+  end)
 end)
