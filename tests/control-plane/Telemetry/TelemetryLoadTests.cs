@@ -87,8 +87,18 @@ public sealed class TelemetryLoadTests(PlaneFixture fixture, ITestOutputHelper o
             {
                 ring.Add(new NodeTrace
                 {
-                    Id = Life + ring.Count + 1, At = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds() / 1000.0, RequestId = $"{node}-{ring.Count}", Pool = "p1", Model = "deepseek-chat", Kind = "chat",
-                    Mode = "stream", Status = 200, Outcome = "ok", Tier = 1, DurationMs = 900, Revision = 1,
+                    Id = Life + ring.Count + 1,
+                    At = DateTimeOffset.UtcNow.ToUnixTimeMilliseconds() / 1000.0,
+                    RequestId = $"{node}-{ring.Count}",
+                    Pool = "p1",
+                    Model = "deepseek-chat",
+                    Kind = "chat",
+                    Mode = "stream",
+                    Status = 200,
+                    Outcome = "ok",
+                    Tier = 1,
+                    DurationMs = 900,
+                    Revision = 1,
                     Attempts = [new TraceAttempt { Instance = "a", Tier = 1, Outcome = "server_error", DurationMs = 3, Of = 3 }, new TraceAttempt { Instance = "b", Tier = 1, Outcome = "ok", BeganMs = 4, DurationMs = 896, FirstTokenMs = 200, Of = 2 }],
                 });
             }
