@@ -131,7 +131,7 @@ create function telemetry_parents() returns setof text language sql immutable as
     select format('telemetry_%s_%s', family, level) from unnest(array['call', 'usage']) family, generate_series(0, 3) level union all select 'telemetry_trace'
 $$;
 
--- Makes what is missing from `since` (requests may be told a day late) until two partitions after now. Under the telemetry lock.
+-- Makes what is missing from `since` (requests may be told a day late) until two partitions after now; two that do so at once take turns.
 create function telemetry_make_partitions(since timestamptz) returns integer language plpgsql as $$
 declare
     parent text;
@@ -140,6 +140,7 @@ declare
     part text;
     made integer := 0;
 begin
+    perform pg_advisory_xact_lock(hashtext('telemetry_make_partitions'));
     for parent in select telemetry_parents() loop
         width := telemetry_partition_width(parent);
         begins := date_bin(width, case parent when 'telemetry_trace' then since - interval '1 day' else since end, '2000-01-01Z');
