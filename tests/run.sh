@@ -50,7 +50,7 @@ hardened() { # UNIT…: on systemd's scale from 0 to 100, where 100 is no harden
 }
 
 part_lint() {
-  check luacheck luacheck --no-color lua tests/lua
+  check luacheck luacheck --no-color lua tests/lua tests/bench
   # shellcheck disable=SC2046  # names without spaces, our own
   check shellcheck shellcheck $(shell_scripts)
   ! command -v systemd-analyze >/dev/null || check 'systemd units' hardened nginx/systemd/*.service

@@ -5,8 +5,8 @@ using System.Text;
 
 namespace Evenkeel.Bench;
 
-/// <summary>What became of the requests of one open-loop run. Latencies in ms, sorted.</summary>
-internal sealed record OpenLoopResult(IReadOnlyList<double> LatenciesMs, int Failed, double Seconds)
+/// <summary>What became of the requests of one run. Latencies in ms, sorted; FailedAtS: when each failure was seen, from the beginning.</summary>
+internal sealed record OpenLoopResult(IReadOnlyList<double> LatenciesMs, int Failed, double Seconds, IReadOnlyList<double> FailedAtS)
 {
     public double Percentile(double share) => Statistics.Percentile(LatenciesMs, share);
 }
@@ -19,35 +19,49 @@ internal sealed record OpenLoopResult(IReadOnlyList<double> LatenciesMs, int Fai
 internal static class OpenLoop
 {
     private const int MostConnections = 2_000;
+    private const double MostWaitS = 15;       // for the last answers
 
-    public static OpenLoopResult Run(int port, byte[] request, double perSecond, double seconds, CancellationToken cancel)
+    public static OpenLoopResult Run(int port, byte[] request, double perSecond, double seconds, CancellationToken cancel) =>
+        Run(port, request, new Clockwork(perSecond, (int)(perSecond * seconds)), seconds, cancel);
+
+    /// <summary>Not open: so many callers, each of whom asks again when he has been answered, or <paramref name="pauseS"/> after a failure.</summary>
+    public static OpenLoopResult RunCallers(int port, byte[] request, int callers, double pauseS, double seconds, CancellationToken cancel) =>
+        Run(port, request, new Crowd(callers, pauseS, seconds), seconds, cancel);
+
+    private static OpenLoopResult Run(int port, byte[] request, ISchedule schedule, double seconds, CancellationToken cancel)
     {
         using var epoll = new Epoll();
         var connections = new List<Connection>();
         var free = new Stack<Connection>();
-        var latencies = new List<double>((int)(perSecond * seconds) + 16);
-        var (failed, sent, total) = (0, 0, (int)(perSecond * seconds));
+        var latencies = new List<double>(4_096);
+        var failedAt = new List<double>();
         var began = Stopwatch.GetTimestamp();
+        void Failed()
+        {
+            var at = Stopwatch.GetElapsedTime(began).TotalSeconds;
+            failedAt.Add(at);
+            schedule.Ended(at, answered: false);
+        }
         var waiting = 0;
         try
         {
-            while (sent < total || waiting > 0)
+            while (schedule.NextS is not null || waiting > 0)
             {
                 cancel.ThrowIfCancellationRequested();
                 var elapsed = Stopwatch.GetElapsedTime(began).TotalSeconds;
-                if (elapsed > seconds + 10)
+                if (elapsed > seconds + MostWaitS)
                 {
-                    failed += waiting;          // no answer for ten seconds
+                    failedAt.AddRange(Enumerable.Repeat(elapsed, waiting));          // no answer in all this time
                     break;
                 }
-                while (sent < total && elapsed >= sent / perSecond)
+                while (schedule.NextS <= elapsed)
                 {
-                    sent++;
+                    schedule.Sent();
                     if (!free.TryPop(out var connection))
                     {
                         if (connections.Count >= MostConnections)
                         {
-                            failed++;
+                            Failed();
                             continue;
                         }
                         connection = new Connection(port);
@@ -60,12 +74,12 @@ internal static class OpenLoop
                     }
                     else
                     {
-                        failed++;
+                        Failed();
                         epoll.Forget(connection.Socket);
                     }
                     elapsed = Stopwatch.GetElapsedTime(began).TotalSeconds;
                 }
-                var n = epoll.Wait(sent < total ? Math.Clamp((sent / perSecond) - elapsed, 0, 0.1) : 0.1);
+                var n = epoll.Wait(schedule.NextS is { } next ? Math.Clamp(next - elapsed, 0, 0.1) : 0.1);
                 for (var i = 0; i < n; i++)
                 {
                     var connection = connections[epoll.Ready(i)];
@@ -73,18 +87,19 @@ internal static class OpenLoop
                     {
                         case Progress.Answered:
                             latencies.Add(Stopwatch.GetElapsedTime(connection.SentAt).TotalMilliseconds);
+                            schedule.Ended(Stopwatch.GetElapsedTime(began).TotalSeconds, answered: true);
                             waiting--;
                             free.Push(connection);
                             break;
                         case Progress.Refused:
-                            failed++;
+                            Failed();
                             waiting--;
                             free.Push(connection);
                             break;
                         case Progress.Broken:
                             if (connection.Waits)
                             {
-                                failed++;
+                                Failed();
                                 waiting--;
                             }
                             else
@@ -104,7 +119,40 @@ internal static class OpenLoop
             connections.ForEach(connection => connection.Socket.Dispose());
         }
         latencies.Sort();
-        return new OpenLoopResult(latencies, failed, Stopwatch.GetElapsedTime(began).TotalSeconds);
+        return new OpenLoopResult(latencies, failedAt.Count, Stopwatch.GetElapsedTime(began).TotalSeconds, failedAt);
+    }
+
+    private interface ISchedule
+    {
+        /// <summary>When the next request is due, in s from the beginning; null: there is none, or none until one has ended.</summary>
+        double? NextS { get; }
+
+        void Sent();
+        void Ended(double at, bool answered);
+    }
+
+    private sealed class Clockwork(double perSecond, int total) : ISchedule
+    {
+        private int _sent;
+
+        public double? NextS => _sent < total ? _sent / perSecond : null;
+        public void Sent() => _sent++;
+        public void Ended(double at, bool answered) { }
+    }
+
+    private sealed class Crowd(int callers, double pauseS, double seconds) : ISchedule
+    {
+        // They do not all come at once.
+        private readonly PriorityQueue<double, double> _due = new(Enumerable.Range(0, callers).Select(i => (i * 0.8 / callers, i * 0.8 / callers)));
+
+        public double? NextS => _due.TryPeek(out var at, out _) && at < seconds ? at : null;
+        public void Sent() => _due.Dequeue();
+
+        public void Ended(double at, bool answered)
+        {
+            var next = answered ? at : at + pauseS;
+            _due.Enqueue(next, next);
+        }
     }
 
     private enum Progress { More, Answered, Refused, Broken }

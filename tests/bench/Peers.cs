@@ -1,9 +1,4 @@
-using System.Diagnostics;
 using System.Text.Json;
-using Evenkeel.Config;
-using Evenkeel.Health;
-using Evenkeel.Publishing;
-using Evenkeel.Secrets;
 
 namespace Evenkeel.Bench;
 
@@ -22,7 +17,8 @@ internal static class Peers
 {
     private static readonly Dictionary<string, string> None = [];
 
-    public static Peer StartNginx(Stage stage, string name, int[] upstreams)
+    // balance: how nginx chooses, a directive of its own (nothing: round robin); location: more directives for the location.
+    public static Peer StartNginx(Stage stage, string name, int[] upstreams, string balance = "least_conn;", string location = "")
     {
         var (folder, port) = (stage.Folder("nginx-" + name), stage.FreePort());
         File.WriteAllText(Path.Combine(folder, "nginx.conf"), $$"""
@@ -33,13 +29,13 @@ internal static class Peers
                 access_log off; keepalive_requests 1000000000;
                 client_body_buffer_size 256k; client_max_body_size 20m;
                 upstream providers {
-                    least_conn;
+                    {{balance}}
                     {{string.Concat(upstreams.Select(upstream => $"server 127.0.0.1:{upstream}; "))}}
                     keepalive 512; keepalive_requests 1000000000;
                 }
                 server {
                     listen 127.0.0.1:{{port}} backlog=4096;
-                    location / { proxy_pass http://providers; proxy_http_version 1.1; proxy_set_header Connection ""; }
+                    location / { proxy_pass http://providers; proxy_http_version 1.1; proxy_set_header Connection ""; {{location}} }
                 }
             }
             """);
@@ -84,9 +80,8 @@ internal static class Peers
     /// </summary>
     public static Peer StartEvenkeel(Stage stage, string name, int[] upstreams)
     {
-        var (folder, port, admin) = (stage.Folder("evenkeel-" + name), stage.FreePort(), stage.FreePort());
         var instances = upstreams.Select((upstream, i) => (Name: $"provider-{i + 1}", Port: upstream)).ToList();
-        var read = ConfigReader.Read($"""
+        var node = Node.Start(stage, "evenkeel-" + name, $"""
             gateway: {"{"}anonymous: false{"}"}
             instances:
             {string.Concat(instances.Select(one => $"  - {{name: {one.Name}, base_url: \"http://127.0.0.1:{one.Port}/v1\", api_key: env:PROVIDER, weight: 50, max_connections: 10000, base_latency: 800ms}}\n"))}
@@ -96,34 +91,9 @@ internal static class Peers
                 tiers: [{"{"}name: primary, instances: [{string.Join(", ", instances.Select(one => one.Name))}]{"}"}]
             clients:
               - {"{"}name: bench, key: env:CLIENT{"}"}
-            """, ConfigFormat.Yaml);
-        if (!read.IsValid)
-        {
-            throw new BenchException("the configuration is not valid: " + string.Join("; ", read.Faults));
-        }
-        var snapshot = SnapshotBuilder.Build(read.Document, 1, FleetState.Unknown, reference => new ResolvedSecret(reference.EndsWith("CLIENT", StringComparison.Ordinal) ? Call.ClientKey : "provider-key", null));
-        var text = Renderer.FromResource().Render(read.Document, new NodeSettings("bench", $"127.0.0.1:{admin}", $"127.0.0.1:{port}", "1"));
-        File.WriteAllText(Path.Combine(folder, "nginx.conf"), text.Text);
-        File.WriteAllBytes(Path.Combine(folder, "snapshot.json"), snapshot.Json.ToArray());
-        File.WriteAllText(Path.Combine(folder, "node-token"), Guid.NewGuid().ToString("N"));
-        File.CreateSymbolicLink(Path.Combine(folder, "lua"), Path.Combine(stage.Checkout, "lua"));
-        var agent = stage.Start(folder, new Dictionary<string, string>
-        {
-            ["EVENKEEL_CONTROL_URL"] = "http://127.0.0.1:9",        // nobody
-            ["EVENKEEL_NODE_NAME"] = "bench",
-            ["EVENKEEL_NODE_DIR"] = folder,
-            ["EVENKEEL_NODE_TOKEN_FILE"] = Path.Combine(folder, "node-token"),
-            ["EVENKEEL_ADMIN_LISTEN"] = $"127.0.0.1:{admin}",
-        }, "/bin/bash", Path.Combine(stage.Checkout, "nginx/agent.sh"));
-        stage.AwaitPort(port, agent, "Evenkeel's node");
-        var clock = Stopwatch.StartNew();
-        var pidFile = Path.Combine(folder, "run/nginx.pid");
-        while (!File.Exists(pidFile) && clock.Elapsed < TimeSpan.FromSeconds(10))
-        {
-            Thread.Sleep(50);
-        }
+            """, workers: 1);
         return new Peer(Peer.Evenkeel, Machine.Words("git", "-C", stage.Checkout, "describe", "--always", "--dirty"),
-            "1 worker, algorithm weighted, client keys, access log, breaker, limits and kept answers on", port, int.Parse(File.ReadAllText(pidFile)), None);
+            "1 worker, algorithm weighted, client keys, access log, breaker, limits and kept answers on", node.Port, node.Pid, None);
     }
 
     public static Peer? StartPortkey(Stage stage, string name, int[] upstreams)

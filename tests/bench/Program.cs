@@ -26,14 +26,15 @@ try
     foreach (var bench in options.Benches)
     {
         using var stage = new Stage(checkout, stop.Token);
-        if (bench == "overhead")
+        Action run = bench switch
         {
-            new OverheadBench(stage, options).Run();
-        }
-        else
-        {
-            new StreamBench(stage, options).Run();
-        }
+            "overhead" => new OverheadBench(stage, options).Run,
+            "stream" => new StreamBench(stage, options).Run,
+            "algorithms" => new AlgorithmsBench(stage, options).Run,
+            "article" => new ArticleBench(stage, options).Run,
+            _ => throw new BenchException($"there is no bench {bench}"),
+        };
+        run();
     }
     return 0;
 }

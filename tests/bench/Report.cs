@@ -36,6 +36,9 @@ internal sealed class BarChart(string title, string note)
         [Peer.Haproxy] = "#5b7db1",
         [Peer.Evenkeel] = "#0f8b8d",
         [Peer.Portkey] = "#c46a3f",
+        ["weighted"] = "#0f8b8d",
+        ["least_load"] = "#0b5f61",
+        ["round_robin"] = "#8fc7c8",
     };
 
     private readonly List<(string Group, string Name, Figure Figure)> _bars = [];
@@ -96,9 +99,9 @@ internal static class Report
     };
 
     public static void Write(string directory, string name, string title, IReadOnlyDictionary<string, string> machine, IReadOnlyDictionary<string, string> settings,
-        Table table, BarChart chart, object figures)
+        Table table, BarChart chart, object figures, Table? summary = null)
     {
-        Console.WriteLine($"\n{title}: median (least … most)\n\n{table.Text()}\n");
+        Console.WriteLine($"\n{title}: median (least … most)\n\n{table.Text()}\n{(summary is null ? "" : $"\n{summary.Text()}\n")}");
         Directory.CreateDirectory(directory);
         var path = Path.Combine(directory, name);
         string Words(IReadOnlyDictionary<string, string> facts) => string.Concat(facts.Select(fact => $"- {fact.Key}: {fact.Value}\n"));
@@ -109,7 +112,7 @@ internal static class Report
 
             ![{title}]({name}.svg)
 
-            {table.Markdown()}
+            {(summary is null ? "" : summary.Markdown() + "\n")}{table.Markdown()}
             ## Settings
 
             {Words(settings)}

@@ -1,0 +1,50 @@
+using System.Diagnostics;
+using Evenkeel.Config;
+using Evenkeel.Health;
+using Evenkeel.Publishing;
+using Evenkeel.Secrets;
+
+namespace Evenkeel.Bench;
+
+/// <summary>
+/// The node as it is delivered: the text of the control plane's renderer, the snapshot of its builder, and the agent that starts nginx.
+/// The control plane itself is away, as it may be. Every client's key is <see cref="Call.ClientKey"/>.
+/// </summary>
+internal sealed record Node(int Port, int AdminPort, string Token, int Pid)
+{
+    public static Node Start(Stage stage, string name, string yaml, int workers)
+    {
+        var (folder, port, admin, token) = (stage.Folder(name), stage.FreePort(), stage.FreePort(), Guid.NewGuid().ToString("N"));
+        var document = Read(yaml);
+        File.WriteAllText(Path.Combine(folder, "nginx.conf"), Renderer.FromResource().Render(document, new NodeSettings("bench", $"127.0.0.1:{admin}", $"127.0.0.1:{port}", $"{workers}")).Text);
+        File.WriteAllBytes(Path.Combine(folder, "snapshot.json"), SnapshotOf(document, 1).Json.ToArray());
+        File.WriteAllText(Path.Combine(folder, "node-token"), token);
+        File.CreateSymbolicLink(Path.Combine(folder, "lua"), Path.Combine(stage.Checkout, "lua"));
+        var agent = stage.Start(folder, new Dictionary<string, string>
+        {
+            ["EVENKEEL_CONTROL_URL"] = "http://127.0.0.1:9",        // nobody
+            ["EVENKEEL_NODE_NAME"] = "bench",
+            ["EVENKEEL_NODE_DIR"] = folder,
+            ["EVENKEEL_NODE_TOKEN_FILE"] = Path.Combine(folder, "node-token"),
+            ["EVENKEEL_ADMIN_LISTEN"] = $"127.0.0.1:{admin}",
+        }, "/bin/bash", Path.Combine(stage.Checkout, "nginx/agent.sh"));
+        stage.AwaitPort(port, agent, "Evenkeel's node");
+        var clock = Stopwatch.StartNew();
+        var pidFile = Path.Combine(folder, "run/nginx.pid");
+        while (!File.Exists(pidFile) && clock.Elapsed < TimeSpan.FromSeconds(10))
+        {
+            Thread.Sleep(50);
+        }
+        return new Node(port, admin, token, int.Parse(File.ReadAllText(pidFile)));
+    }
+
+    /// <exception cref="BenchException">The configuration is not valid.</exception>
+    public static ConfigDocument Read(string yaml)
+    {
+        var read = ConfigReader.Read(yaml, ConfigFormat.Yaml);
+        return read.IsValid ? read.Document : throw new BenchException("the configuration is not valid: " + string.Join("; ", read.Faults.Take(5)));
+    }
+
+    public static Snapshot SnapshotOf(ConfigDocument document, long revision) => SnapshotBuilder.Build(document, revision, FleetState.Unknown,
+        reference => new ResolvedSecret(reference.EndsWith("CLIENT", StringComparison.Ordinal) ? Call.ClientKey : "provider-key", null));
+}
