@@ -258,7 +258,7 @@ group_revival() {
 
 config_of() { curl -sf --noproxy '*' -m 10 -H "authorization: Bearer $(cat "$state/admin-token")" "http://127.0.0.1:$admin_port/api/v1/config"; }
 node_knows() { # TEXT: the snapshot that the node runs has it, which is where a provider's key must arrive in clear
-  grep -q "$1" "$state/node/snapshot.json"
+  grep -qs -- "$1" "$state/node/snapshot.json"
 }
 
 group_backup() {
