@@ -11,6 +11,12 @@ public sealed record NodeStatus
     public long State { get; init; }
     public string Digest { get; init; } = "";
     public IReadOnlyList<NodeWorker> Workers { get; init; } = [];
+    /// <summary>Its clock, in seconds since 1970.</summary>
+    public double? Now { get; init; }
+    /// <summary>How far its clock is before ours, give or take half of the call.</summary>
+    public long? ClockSkewMs { get; init; }
+    /// <summary>Attempts under way at all instances.</summary>
+    public long? InFlight { get; init; }
 
     /// <summary>
     /// The workers that take requests. One that has been silent for longer drains after a reload (its timers have ended), or hangs;
@@ -42,7 +48,7 @@ public sealed record Node
     public NodeStatus? Status { get; init; }
     public string? Fault { get; init; }
 
-    public NodeSettings Settings => new(Name, AdminListen ?? "127.0.0.1:9145", EdgeListen, Workers, AdminUrl.StartsWith("https:", StringComparison.OrdinalIgnoreCase));
+    public NodeSettings Settings => new(Name, AdminListen ?? "127.0.0.1:9145", EdgeListen, Workers);
 }
 
 /// <summary>What became of a text (or of a snapshot, stage "push") at a node, in nginx's own words.</summary>

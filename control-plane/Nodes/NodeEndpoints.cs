@@ -22,6 +22,10 @@ public sealed record NodeView
     /// <summary>Those that drain after a reload are among them, silent for longer than a second.</summary>
     public required IReadOnlyList<NodeWorker> Workers { get; init; }
     public required DateTime LastSeenAt { get; init; }
+    /// <summary>Attempts under way at all instances.</summary>
+    public long? InFlight { get; init; }
+    /// <summary>How far its clock is before the control plane's.</summary>
+    public long? ClockSkewMs { get; init; }
     public required string AdminUrl { get; init; }
     public string? EdgeListen { get; init; }
     public string? AdminListen { get; init; }
@@ -114,6 +118,8 @@ public sealed class NodeViews(NodeStore nodes, DesiredState state, Renderer rend
             DesiredTextDigest = text,
             Workers = node.Status?.Workers ?? [],
             LastSeenAt = node.LastSeenAt,
+            InFlight = node.Status?.InFlight,
+            ClockSkewMs = node.Status?.ClockSkewMs,
             AdminUrl = node.AdminUrl,
             EdgeListen = node.EdgeListen,
             AdminListen = node.AdminListen,

@@ -1,10 +1,9 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Http.Headers;
-using System.Net.Security;
+using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
-using Evenkeel.Auth;
 using Evenkeel.Clients;
 using Evenkeel.Config;
 using Evenkeel.Ghosts;
@@ -40,6 +39,7 @@ public sealed class NodeAdmin : IDisposable
 {
     private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan PushTimeout = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan GlanceTimeout = TimeSpan.FromMilliseconds(700);
     private static readonly TimeSpan StatusTimeout = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan EventsTimeout = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan TelemetryTimeout = TimeSpan.FromSeconds(10);
@@ -49,18 +49,9 @@ public sealed class NodeAdmin : IDisposable
 
     private readonly HttpClient http;
 
-    /// <param name="nodeToken">What is shown to the nodes.</param>
-    /// <param name="options">Whose certificates are taken and which one is shown, where an admin listener speaks TLS.</param>
-    /// <exception cref="SetupException">The certificates cannot be read.</exception>
-    public NodeAdmin(string nodeToken, EvenkeelOptions options)
+    public NodeAdmin(string nodeToken)
     {
-        var tls = new SslClientAuthenticationOptions { CertificateChainPolicy = options.NodeCaFile is { } caFile ? CertificateFiles.Trust(caFile, CertificateFiles.ForServers) : null };
-        if (options.NodeCertificateFile is { } certificateFile)
-        {
-            var files = new CertificateFiles(certificateFile, options.NodeKeyFile);
-            tls.LocalCertificateSelectionCallback = (_, _, _, _, _) => files.Current().TargetCertificate;
-        }
-        http = new HttpClient(new SocketsHttpHandler { ConnectTimeout = ConnectTimeout, UseProxy = false, AllowAutoRedirect = false, PooledConnectionLifetime = TimeSpan.FromMinutes(5), SslOptions = tls })
+        http = new HttpClient(new SocketsHttpHandler { ConnectTimeout = ConnectTimeout, UseProxy = false, AllowAutoRedirect = false, PooledConnectionLifetime = TimeSpan.FromMinutes(5) })
         {
             MaxResponseContentBufferSize = AnswerMaxBytes,
             Timeout = Timeout.InfiniteTimeSpan,
@@ -87,11 +78,16 @@ public sealed class NodeAdmin : IDisposable
     public async Task<(NodeStatus? Status, string? Fault)> StatusAsync(string adminUrl, CancellationToken cancel)
     {
         using var request = new HttpRequestMessage(HttpMethod.Get, adminUrl.TrimEnd('/') + "/status");
+        var asked = DateTimeOffset.UtcNow;
+        var watch = Stopwatch.StartNew();
         var (status, body, fault) = await SendAsync(request, StatusTimeout, cancel);
         if (status != HttpStatusCode.OK) return (null, fault ?? $"GET /status answers {(int)status!}");
         try
         {
-            return (JsonSerializer.Deserialize<NodeStatus>(body, ConfigJson.Options), null);
+            var said = JsonSerializer.Deserialize<NodeStatus>(body, ConfigJson.Options);
+            if (said?.Now is not { } now) return (said, null);
+            var between = asked + watch.Elapsed / 2;
+            return (said with { ClockSkewMs = (long)Math.Clamp((now * 1000) - between.ToUnixTimeMilliseconds(), -1e15, 1e15) }, null);
         }
         catch (JsonException)
         {
@@ -124,6 +120,39 @@ public sealed class NodeAdmin : IDisposable
 
     /// <summary>Live numbers; null: the node did not say.</summary>
     public Task<NodeStats?> StatsAsync(string adminUrl, CancellationToken cancel) => ReadAsync<NodeStats>(adminUrl.TrimEnd('/') + "/stats", StatusTimeout, cancel);
+
+    /// <summary>As <see cref="StatsAsync"/>, but in haste; and whether nobody listens there, which is more than silence.</summary>
+    public async Task<(NodeStats? Stats, bool IsGone)> GlanceAsync(string adminUrl, CancellationToken cancel)
+    {
+        using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        bounded.CancelAfter(GlanceTimeout);
+        try
+        {
+            using var answer = await http.GetAsync(adminUrl.TrimEnd('/') + "/stats", bounded.Token);
+            return (answer.IsSuccessStatusCode ? await answer.Content.ReadFromJsonAsync<NodeStats>(NodeTelemetry.Options, bounded.Token) : null, false);
+        }
+        catch (HttpRequestException failure)
+        {
+            return (null, failure.InnerException is SocketException { SocketErrorCode: SocketError.ConnectionRefused });
+        }
+        catch (Exception failure) when (!cancel.IsCancellationRequested && failure is OperationCanceledException or JsonException)
+        {
+            return (null, false);
+        }
+    }
+
+    /// <summary>Tells a node its shares. False: it did not take them, as it holds others than these were made for, or does not answer.</summary>
+    public Task<bool> OrderSharesAsync(string adminUrl, ShareOrder order, CancellationToken cancel) => TellAsync(HttpMethod.Put, adminUrl, "/shares", order, cancel);
+
+    /// <summary>Tells a node what others have found out. False: it did not take it.</summary>
+    public Task<bool> HintAsync(string adminUrl, IReadOnlyList<Hint> hints, CancellationToken cancel) => TellAsync(HttpMethod.Post, adminUrl, "/hints", new { hints }, cancel);
+
+    private async Task<bool> TellAsync<T>(HttpMethod method, string adminUrl, string path, T body, CancellationToken cancel)
+    {
+        using var content = JsonContent.Create(body, options: ConfigJson.Options);
+        using var request = new HttpRequestMessage(method, adminUrl.TrimEnd('/') + path) { Content = content };
+        return (await SendAsync(request, GlanceTimeout, cancel)).Status == HttpStatusCode.NoContent;
+    }
 
     private async Task<T?> ReadAsync<T>(string url, TimeSpan timeout, CancellationToken cancel) where T : class
     {

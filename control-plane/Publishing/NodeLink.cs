@@ -23,6 +23,7 @@ public sealed class NodeLink : IAsyncDisposable
     private readonly DesiredState state;
     private readonly NodeAdmin admin;
     private readonly NodeStore nodes;
+    private readonly NodeMemory memory;
     private readonly TimeProvider time;
     private readonly ILogger log;
     private readonly Task loop;
@@ -35,9 +36,9 @@ public sealed class NodeLink : IAsyncDisposable
     private long refusedAt;
     private string? lastFault;
 
-    public NodeLink(string name, string adminUrl, DesiredState state, NodeAdmin admin, NodeStore nodes, TimeProvider time, ILogger log)
+    public NodeLink(string name, string adminUrl, DesiredState state, NodeAdmin admin, NodeStore nodes, NodeMemory memory, TimeProvider time, ILogger log)
     {
-        (this.name, this.adminUrl, this.state, this.admin, this.nodes, this.time, this.log) = (name, adminUrl, state, admin, nodes, time, log);
+        (this.name, this.adminUrl, this.state, this.admin, this.nodes, this.memory, this.time, this.log) = (name, adminUrl, state, admin, nodes, memory, time, log);
         loop = Task.Run(RunAsync);
     }
 
@@ -84,6 +85,9 @@ public sealed class NodeLink : IAsyncDisposable
         var began = time.GetTimestamp();
 
         // A snapshot that it is not known to hold goes out at once; otherwise it is asked first, and gets what it lacks.
+        // One that holds none has to know its share before it serves.
+        known ??= (await admin.StatusAsync(adminUrl, cancel)).Status;
+        if (known is { Revision: 0 } && state.Current is { } current) await WelcomeAsync(current, cancel);
         var pushed = desired is not null && Lacks(known, desired);
         if (pushed) fault = await PushAsync(desired!, cancel);
         (known, var silence) = await admin.StatusAsync(adminUrl, cancel);
@@ -114,7 +118,14 @@ public sealed class NodeLink : IAsyncDisposable
             else PublishingLog.NodeAnswers(log, name);
             lastFault = fault;
         }
+        memory.Observed(name, known, fault);
         await StoreAsync(store => nodes.ObservedAsync(name, known, fault, store), cancel);
+    }
+
+    private async Task WelcomeAsync(Desired current, CancellationToken cancel)
+    {
+        var others = memory.Nodes.Count(node => node.Live && node.Name != name);
+        if (others > 0) await admin.OrderSharesAsync(adminUrl, ShareOrder.ForNewcomer(current.Document.Instances.Select(instance => instance.Name), others + 1), cancel);
     }
 
     private bool Lacks(NodeStatus? status, Snapshot desired)

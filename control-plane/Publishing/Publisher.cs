@@ -14,7 +14,7 @@ namespace Evenkeel.Publishing;
 /// Quartz, whose store is that database, does not.
 /// </summary>
 public sealed class Publisher(
-    ConfigStore configs, SecretResolver secrets, HealthStore health, NodeStore nodes, NodeAdmin admin, DesiredState state, NpgsqlDataSource database, TimeProvider time, ILogger<Publisher> log)
+    ConfigStore configs, SecretResolver secrets, HealthStore health, NodeStore nodes, NodeAdmin admin, DesiredState state, NodeMemory memory, NpgsqlDataSource database, TimeProvider time, ILogger<Publisher> log)
     : BackgroundService
 {
     private static readonly TimeSpan Tick = TimeSpan.FromSeconds(1);
@@ -152,7 +152,7 @@ public sealed class Publisher(
         foreach (var node in found)
         {
             links.AddOrUpdate(node.Name,
-                _ => (new NodeLink(node.Name, node.AdminUrl, state, admin, nodes, time, log), node.AdminUrl),
+                _ => (new NodeLink(node.Name, node.AdminUrl, state, admin, nodes, memory, time, log), node.AdminUrl),
                 (_, entry) => (entry.Link, node.AdminUrl));
         }
         foreach (var name in links.Keys.Except(found.Select(node => node.Name)).ToList())

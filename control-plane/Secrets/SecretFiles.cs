@@ -41,8 +41,7 @@ public sealed class SecretFiles(EvenkeelOptions options)
 
     private HashSet<string> Own() => [.. new[]
     {
-        options.AdminTokenFile, options.NodeTokenFile, options.DatabasePasswordFile,
-        options.TlsKeyFile ?? options.TlsCertificateFile, options.NodeKeyFile ?? options.NodeCertificateFile,
+        options.AdminTokenFile, options.NodeTokenFile, options.DatabasePasswordFile, options.TlsKeyFile,
         options.SecretKeyFile, SecretKeyFile.NextOf(options.SecretKeyFile), SecretKeyFile.PreviousOf(options.SecretKeyFile),
     }.OfType<string>().Where(File.Exists).Select(RealPath)];
 

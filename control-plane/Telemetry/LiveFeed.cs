@@ -64,6 +64,10 @@ public sealed record NodeStats
 {
     public IReadOnlyDictionary<string, InstanceStats> Instances { get; init; } = new Dictionary<string, InstanceStats>();
     public IReadOnlyDictionary<string, PoolStats> Pools { get; init; } = new Dictionary<string, PoolStats>();
+    /// <summary>Of the shares that it holds; 0: it was never told any; null: it knows no shares.</summary>
+    public long? SharesVersion { get; init; }
+    /// <summary>Its fraction of the clients' limits.</summary>
+    public double Share { get; init; } = 1;
 }
 
 public sealed record PoolStats(double Queued);
@@ -78,10 +82,18 @@ public sealed record InstanceStats
     public string Breaker { get; init; } = "closed";
     public bool Healthy { get; init; } = true;
     public double CooldownS { get; init; }
+    /// <summary>Its share of the ceiling and of the half-open trials; null: none was dealt.</summary>
+    public int? Permits { get; init; }
+    public int? DealtTrials { get; init; }
+    public Finding? Opening { get; init; }
+    public Finding? Cooldown { get; init; }
     /// <summary>false, or the outcome that it is blocked for.</summary>
     public object? Blocked { get; init; }
     public bool IsBlocked => Blocked is System.Text.Json.JsonElement { ValueKind: System.Text.Json.JsonValueKind.True or System.Text.Json.JsonValueKind.String };
 }
+
+/// <summary>Something that holds for a while. By is the node that it was told of; null: it found that itself.</summary>
+public sealed record Finding(string Id, double ForS, string? By = null);
 
 public sealed record LiveWeights { public double Stream { get; init; } public double Json { get; init; } }
 

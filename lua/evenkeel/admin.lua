@@ -5,6 +5,8 @@
 --   GET  /stats              live numbers of instances and pools
 --   GET  /events?after=N     state changes, at most 1000 at a time
 --   POST /samples/_take      sampled requests of clients, which are forgotten here with that
+--   PUT  /shares             this node's part of what all nodes have: 204 · 409 made for another version · 422
+--   POST /hints              what other nodes have found out: 204 · 422
 --   PUT  /spending           this node's share of the clients' limits, what others have spent of their budgets → what was spent here
 --   GET  /metrics            for Prometheus                       (docs/telemetry.md tells of this and the next two)
 --   GET  /telemetry?after=N  the counters that changed after N, at most 2000 at a time
@@ -15,11 +17,13 @@
 local cjson = require "cjson.safe"
 local breaker = require "evenkeel.breaker"
 local events = require "evenkeel.events"
+local hints = require "evenkeel.hints"
 local limits = require "evenkeel.limits"
 local live = require "evenkeel.live"
 local balancer = require "evenkeel.balancer"
 local request_body = require "evenkeel.request_body"
 local samples = require "evenkeel.samples"
+local shares = require "evenkeel.shares"
 local slots = require "evenkeel.slots"
 local spending = require "evenkeel.spending"
 local snapshots = require "evenkeel.snapshot"
@@ -66,9 +70,11 @@ local function status()
     return
   end
   local dict = ngx.shared.evenkeel_snapshot
+  local snapshot, in_flight = snapshots.current(), 0
+  for _, inst in pairs(snapshot and snapshot.instances or {}) do in_flight = in_flight + slots.count(inst.keys.in_flight) end
   return answer(200, {
     node = node.name, revision = dict:get("revision") or 0, state = dict:get("state") or 0, digest = dict:get("digest") or "",
-    text_digest = node.text_digest, master_pid = node.master_pid(), workers = workers, now = ngx.now(),
+    text_digest = node.text_digest, master_pid = node.master_pid(), workers = workers, now = ngx.now(), in_flight = in_flight,
   })
 end
 
@@ -81,10 +87,11 @@ local function instance_stats(inst, at)
   local calls, failed = breaker.window(dict, k.breaker, inst.breaker, at)
   local function weight(latency_s)
     return balancer.live_weight {
-      weight = inst.weight * v.warmth * inst.weight_factor, in_flight = in_flight, limit = v.limit,
+      weight = inst.weight * v.warmth * inst.weight_factor, in_flight = v.limit > 0 and in_flight or 1, limit = math.max(v.limit, 1),
       base_latency_s = inst.base_latency_s, latency_s = latency_s,
     }
   end
+  local opening, cooldown = hints.findings(dict, inst, at)
   return {
     in_flight = in_flight, limit = v.limit, max_connections = inst.max_connections, weight = inst.weight,
     enabled = inst.enabled ~= false, drain = inst.drain == true,
@@ -93,13 +100,18 @@ local function instance_stats(inst, at)
     breaker = v.breaker, open_until = v.open_until, warmth = v.warmth, trials = slots.count(k.breaker.trials),
     healthy = inst.healthy ~= false, weight_factor = inst.weight_factor,
     cooldown_s = math.max(0, v.cooldown_until - at), blocked = v.blocked, window = { calls = calls, failed = failed },
+    permits = dict:get(k.permits), dealt_trials = dict:get(k.dealt_trials), opening = opening, cooldown = cooldown,
   }
 end
 
 local function stats()
   local snapshot = snapshots.current()
   local at = ngx.now()
-  local body = { revision = snapshot and snapshot.revision or 0, now = at, instances = {}, pools = {} }
+  local version, share = shares.state()
+  local body = {
+    node = node.name, revision = snapshot and snapshot.revision or 0, now = at, shares_version = version, share = share,
+    instances = {}, pools = {},
+  }
   if snapshot then
     for name, inst in pairs(snapshot.instances) do body.instances[name] = instance_stats(inst, at) end
     for name in pairs(snapshot.pools) do body.pools[name] = { queued = slots.count("q:" .. name) } end
@@ -126,9 +138,19 @@ local function put_spending()
   if type(share) ~= "number" or share <= 0 or share > 1 or type(told.clients) ~= "table" then
     return answer(422, { errors = { "a share above 0 and at most 1, and clients, are needed" } })
   end
-  limits.set_share(share)
+  if not shares.told() then limits.set_share(share) end          -- a control plane that deals no shares
   local snapshot = snapshots.current()
   return answer(200, spending.exchange(snapshot and snapshot.clients or {}, told.clients, told.born, ngx.now()))
+end
+
+local function put_shares()
+  local result, fault = shares.accept(request_body.read())
+  return answer(result, fault and { error = fault } or nil)
+end
+
+local function post_hints()
+  local result, fault = hints.accept(ngx.shared.evenkeel_state, request_body.read(), snapshots.current(), ngx.now())
+  return answer(result, fault and { error = fault } or nil)
 end
 
 local function take_samples()
@@ -158,7 +180,7 @@ end
 
 local ROUTES = {
   ["POST /samples/_take"] = take_samples,
-  ["PUT /spending"] = put_spending,
+  ["PUT /shares"] = put_shares, ["POST /hints"] = post_hints, ["PUT /spending"] = put_spending,
   ["PUT /snapshot"] = put_snapshot, ["GET /status"] = status, ["GET /stats"] = stats, ["GET /events"] = list_events,
   ["GET /traces"] = list_traces, ["GET /telemetry"] = tell_counters, ["GET /metrics"] = metrics,
 }

@@ -33,7 +33,8 @@ function M.keys(name)
   local p = "b:" .. name .. ":"
   return {
     until_ = p .. "until", open_s = p .. "open_s", failures = p .. "failures", trial_ok = p .. "trial_ok", closed_at = p .. "closed_at",
-    since = p .. "since", turn = p .. "turn:", trials = p .. "trials", calls = p .. "calls:", failed = p .. "failed:",
+    since = p .. "since", told = p .. "told", told_by = p .. "told_by",
+    turn = p .. "turn:", trials = p .. "trials", calls = p .. "calls:", failed = p .. "failed:",
   }
 end
 
@@ -151,6 +152,29 @@ end
 --- Is this the first trial of the half-open time that began at `until_`? True for one worker only.
 function M.first_trial(store, k, until_)
   return (store:add(k.turn .. "trial:" .. until_, true, LONGEST_CALL_S))
+end
+
+--- Another node says that it is open for `seconds` more. It opens here as well, unless it is open or half-open already: from there the
+--- trials of this node decide. @return "opened" when this opened it
+function M.open_as_told(store, k, cfg, now, seconds, by)
+  local until_ = now + seconds
+  if not store:add(k.until_, until_) then return nil end
+  opened(store, k, cfg.recovery_timeout_s)
+  store:set(k.told, until_, seconds + LONGEST_CALL_S)
+  store:set(k.told_by, by, seconds + LONGEST_CALL_S)
+  return "opened"
+end
+
+--- The node that told of the opening that ends at `until_`; nil: it is this node's own.
+function M.told_by(store, k, until_)
+  return until_ and store:get(k.told) == until_ and store:get(k.told_by) or nil
+end
+
+--- The node that told of this opening says that it has closed it. @return "closed" when this closed it
+function M.close_as_told(store, k, cfg, now, by)
+  if M.told_by(store, k, store:get(k.until_)) ~= by then return nil end
+  M.close(store, k, cfg, now)
+  return "closed"
 end
 
 --- A probe turned good while the breaker is open: go to half-open now. @return true if it was open

@@ -26,6 +26,7 @@ local pool_breaker = require "evenkeel.pool_breaker"
 local queue = require "evenkeel.queue"
 local request_body = require "evenkeel.request_body"
 local samples = require "evenkeel.samples"
+local shares = require "evenkeel.shares"
 local slots = require "evenkeel.slots"
 local snapshots = require "evenkeel.snapshot"
 local telemetry = require "evenkeel.telemetry"
@@ -225,7 +226,7 @@ local function gather(req, at, look)
           local in_flight = slots.count(inst.keys.in_flight)
           if in_flight >= v.limit then
             full = full + 1
-          elseif state == "half_open" and slots.count(inst.keys.breaker.trials) >= inst.breaker.half_open_max_requests then
+          elseif state == "half_open" and slots.count(inst.keys.breaker.trials) >= shares.trials(inst, v.open_until, at) then
             open = open + 1
           else
             n = n + 1
@@ -277,7 +278,7 @@ local function choose(req, at)
     local v = live.view(inst, at)
     local ok = slots.acquire(inst.keys.in_flight, v.limit)
     if ok and v.breaker == "half_open" then
-      if slots.acquire(inst.keys.breaker.trials, inst.breaker.half_open_max_requests) then
+      if slots.acquire(inst.keys.breaker.trials, shares.trials(inst, v.open_until, at)) then
         req.trial = true
         if breaker.first_trial(ngx.shared.evenkeel_state, inst.keys.breaker, v.open_until) then
           events.add("breaker_half_open", inst.name, { why = "trial" })

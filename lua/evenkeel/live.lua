@@ -8,6 +8,7 @@
 -- that a once slow instance is tried again. Failures that were fast never feed it; failures that were slow count as their full wait.
 
 local breaker = require "evenkeel.breaker"
+local shares = require "evenkeel.shares"
 
 local exp, max, min, floor = math.exp, math.max, math.min, math.floor
 
@@ -22,19 +23,21 @@ local views = {}
 
 function M.use(shared)
   dict = shared
+  shares.use(shared)
   views = {}
 end
 
 --- Shared-dict keys of one instance, built once per snapshot.
 function M.keys(name)
-  return {
-    in_flight = "f:" .. name, cooldown = "c:" .. name, strikes = "k:" .. name, blocked = "x:" .. name, probe = "p:" .. name,
+  return shares.keys(name, {
+    in_flight = "f:" .. name, cooldown_told = "ct:" .. name, cooldown_by = "cb:" .. name,
+    cooldown = "c:" .. name, strikes = "k:" .. name, blocked = "x:" .. name, probe = "p:" .. name,
     no_usage = "nu:" .. name,
     limit = "l:" .. name, limit_low = "ll:" .. name, limit_at = "la:" .. name, limit_ok = "lo:" .. name, limit_was = "lw:" .. name,
     refused_at = "ra:" .. name, borne = "rb:" .. name, row_at = "rr:" .. name,
     stream = "ts:" .. name, stream_at = "tsa:" .. name, json = "tj:" .. name, json_at = "tja:" .. name,
     breaker = breaker.keys(name),
-  }
+  })
 end
 
 --- The average after one more sample. Pure.
@@ -112,9 +115,9 @@ function M.cool_down(inst, seconds, now)
   end
 end
 
--- The working limit learns the ceiling that the provider really has (`max_connections` is the upper bound). Refusals say what it bore
--- at that moment; from there the limit grows again, slowly at first and faster the longer nothing is refused: a ceiling that stays is
--- probed with less than one request in a hundred, one that has risen is found within a minute or two.
+-- The working limit learns the ceiling that the provider really has (this node's share of `max_connections` is the upper bound).
+-- Refusals say what it bore at that moment; from there the limit grows again, slowly at first and faster the longer nothing is refused:
+-- a ceiling that stays is probed with less than one request in a hundred, one that has risen is found within a minute or two.
 local GROW_ANSWERS, GROW_S = 200, 30     -- the first permit more comes after so many answers near the limit, or so much time
 
 --- A limit that was learned `age_s` ago and has borne `answers` near it since. Pure.
@@ -127,22 +130,23 @@ end
 function M.working_limit(inst, now)
   local k = inst.keys
   local learned = dict:get(k.limit)
-  if not learned then return inst.max_connections end
+  local most = shares.permits(inst)
+  if not learned then return most end
   local limit = floor(M.regrown(learned, dict:get(k.limit_ok) or 0, now - (dict:get(k.limit_at) or now)))
-  return limit < inst.max_connections and max(1, limit) or inst.max_connections
+  return limit < most and max(1, limit) or most
 end
 
-local LOW, HIGH = 0.5, 0.8               -- of max_connections: where a learned limit counts as collapsed, and as recovered
+local LOW, HIGH = 0.5, 0.8               -- of the share: where a learned limit counts as collapsed, and as recovered
 
 --- Has the working limit collapsed or recovered since this was asked last? Told to one worker only.
 --- @return "collapsed" | "recovered" | nil, and the limit
 function M.limit_news(inst, now)
   local k = inst.keys
-  local limit = M.working_limit(inst, now)
+  local limit, most = M.working_limit(inst, now), shares.permits(inst)
   local was_low = dict:get(k.limit_low)
-  if not was_low and limit < inst.max_connections * LOW then
+  if not was_low and limit < most * LOW then
     if dict:add(k.limit_low, true) then return "collapsed", limit end
-  elseif was_low and limit >= inst.max_connections * HIGH then
+  elseif was_low and limit >= most * HIGH then
     dict:delete(k.limit_low)
     return "recovered", limit
   end
@@ -153,7 +157,7 @@ function M.bore(inst, in_flight, now)
   local k = inst.keys
   if not dict:get(k.limit) then return end
   local limit = M.working_limit(inst, now)
-  if limit >= inst.max_connections then
+  if limit >= shares.permits(inst) then
     dict:delete(k.limit)
   elseif in_flight >= limit * 0.8 then
     dict:incr(k.limit_ok, 1, 0)

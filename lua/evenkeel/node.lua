@@ -41,6 +41,7 @@ function M.init(options)
     require("evenkeel." .. module)
   end
   require("evenkeel.hosts").load()
+  require("evenkeel.shares").restore(M.prefix .. "shares.json")
   local ok, why = snapshot.restore()
   if not ok and why ~= "none on disk" then ngx.log(ngx.ERR, "the snapshot on disk cannot be used: ", why) end
 end

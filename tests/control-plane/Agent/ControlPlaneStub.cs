@@ -1,5 +1,4 @@
 using System.Collections.Concurrent;
-using Evenkeel.Auth;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
@@ -15,10 +14,7 @@ internal sealed class ControlPlaneStub(int port) : IAsyncDisposable
     private WebApplication? app;
     private volatile Desired? desired;
 
-    /// <summary>Its listener, when it speaks TLS.</summary>
-    public EvenkeelOptions? Tls { get; set; }
-
-    public string Url => Tls?.Listen ?? $"http://127.0.0.1:{port}";
+    public string Url { get; } = $"http://127.0.0.1:{port}";
     public ConcurrentQueue<Report> Reports { get; } = new();
     public ConcurrentQueue<string> Polls { get; } = new();
     public int Unauthorized;
@@ -30,7 +26,6 @@ internal sealed class ControlPlaneStub(int port) : IAsyncDisposable
         var builder = WebApplication.CreateSlimBuilder();
         builder.Logging.ClearProviders();
         builder.WebHost.UseUrls(Url);
-        if (Tls is { } tls) builder.WebHost.UseKestrelHttpsConfiguration().ConfigureKestrel(kestrel => ListenerTls.Configure(kestrel, tls));
         app = builder.Build();
         app.Use(async (context, next) =>
         {
