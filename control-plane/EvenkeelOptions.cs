@@ -33,6 +33,15 @@ public sealed record EvenkeelOptions
     /// <summary>PEM: whose certificates callers have to show, besides their token; null: none.</summary>
     public string? ClientCaFile { get; init; }
 
+    /// <summary>PEM: whose certificates the nodes' admin listeners have to show when they speak TLS; null: those the system trusts.</summary>
+    public string? NodeCaFile { get; init; }
+
+    /// <summary>PEM: the certificate, with its chain, that is shown to the nodes' admin listeners; null: none.</summary>
+    public string? NodeCertificateFile { get; init; }
+
+    /// <summary>PEM: its key; null: it is in the certificate's file.</summary>
+    public string? NodeKeyFile { get; init; }
+
     /// <summary>How long a start waits for the database before it gives up.</summary>
     public int DatabaseWaitSeconds { get; init; } = 60;
 
@@ -53,6 +62,9 @@ public sealed record EvenkeelOptions
             TlsCertificateFile = section[nameof(TlsCertificateFile)],
             TlsKeyFile = section[nameof(TlsKeyFile)],
             ClientCaFile = section[nameof(ClientCaFile)],
+            NodeCaFile = section[nameof(NodeCaFile)],
+            NodeCertificateFile = section[nameof(NodeCertificateFile)],
+            NodeKeyFile = section[nameof(NodeKeyFile)],
             DatabaseWaitSeconds = section.GetValue(nameof(DatabaseWaitSeconds), 60),
         };
     }

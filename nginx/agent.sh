@@ -17,7 +17,11 @@
 #   EVENKEEL_NODE_DIR         nginx prefix and working directory; holds lua/ (or a link to it)
 #   EVENKEEL_NODE_TOKEN_FILE  the bearer token shared with the control plane
 #   EVENKEEL_ADMIN_LISTEN     where the admin listener listens (127.0.0.1:9145)
-#   EVENKEEL_ADMIN_URL        where the control plane reaches it (http://ADMIN_LISTEN)
+#   EVENKEEL_ADMIN_URL        where the control plane reaches it (http://ADMIN_LISTEN; with TLS https://ADMIN_LISTEN)
+#   EVENKEEL_CONTROL_CA_FILE  PEM: whose certificate an https control plane has to show (those the system trusts)
+#   EVENKEEL_CONTROL_CERT_FILE, EVENKEEL_CONTROL_KEY_FILE   PEM: the certificate that is shown to it, where it wants one
+#   EVENKEEL_ADMIN_CERT_FILE, EVENKEEL_ADMIN_KEY_FILE       PEM: with them the admin listener speaks TLS; read again when they change
+#   EVENKEEL_ADMIN_CLIENT_CA_FILE   PEM: whose certificates its callers have to show then, besides the token
 #   EVENKEEL_EDGE_LISTEN, EVENKEEL_WORKERS   instead of the configuration's gateway.listen and gateway.workers
 #   EVENKEEL_POLL_WAIT_S 5 · EVENKEEL_PROOF_WAIT_S 10 · EVENKEEL_DRAIN_WAIT_S 60 · EVENKEEL_STOP_WAIT_S 5
 #   NGINX                     the binary (nginx)
@@ -30,7 +34,10 @@ die() { log "$*" >&2; exit 1; }
 : "${EVENKEEL_CONTROL_URL:?}" "${EVENKEEL_NODE_NAME:?}" "${EVENKEEL_NODE_DIR:?}" "${EVENKEEL_NODE_TOKEN_FILE:?}"
 NODE_URL="${EVENKEEL_CONTROL_URL%/}/node/v1/$EVENKEEL_NODE_NAME"
 ADMIN_LISTEN="${EVENKEEL_ADMIN_LISTEN:-127.0.0.1:9145}"
-ADMIN_URL="${EVENKEEL_ADMIN_URL:-http://$ADMIN_LISTEN}"
+ADMIN_CERT_FILE="${EVENKEEL_ADMIN_CERT_FILE:-}"
+ADMIN_URL="${EVENKEEL_ADMIN_URL:-http${ADMIN_CERT_FILE:+s}://$ADMIN_LISTEN}"
+CONTROL_TLS=(${EVENKEEL_CONTROL_CA_FILE:+--cacert "$EVENKEEL_CONTROL_CA_FILE"} ${EVENKEEL_CONTROL_CERT_FILE:+--cert "$EVENKEEL_CONTROL_CERT_FILE"}
+  ${EVENKEEL_CONTROL_KEY_FILE:+--key "$EVENKEEL_CONTROL_KEY_FILE"})
 POLL_WAIT_S="${EVENKEEL_POLL_WAIT_S:-5}"
 PROOF_WAIT_S="${EVENKEEL_PROOF_WAIT_S:-10}"
 DRAIN_WAIT_S="${EVENKEEL_DRAIN_WAIT_S:-60}"
@@ -46,12 +53,36 @@ mkdir -p logs run/instances tmp
 exec 9>run/agent.lock
 flock -w 2 9 || die "another agent runs this node"
 
-# The admin listener as seen from here.
+# The admin listener as seen from here; one that speaks TLS has a socket for us besides.
+LOCAL_SOCKET=(${ADMIN_CERT_FILE:+--unix-socket run/admin.sock})
 case $ADMIN_LISTEN in
   '*':* | 0.0.0.0:*) LOCAL_ADMIN_URL="http://127.0.0.1:${ADMIN_LISTEN##*:}" ;;
   '[::]':*) LOCAL_ADMIN_URL="http://[::1]:${ADMIN_LISTEN##*:}" ;;
   *) LOCAL_ADMIN_URL="http://$ADMIN_LISTEN" ;;
 esac
+
+# What the rendered text includes for an admin listener that speaks TLS.
+admin_tls() { # DIRECTIVE FILE
+  local path='^/[^][:cntrl:]"\$;{}]+$'
+  [[ $2 =~ $path ]] || die "$1: '$2' is no absolute path without quotes, backslashes, dollars, semicolons and braces"
+  printf '%s "%s";\n' "$1" "$2"
+}
+if [[ -n $ADMIN_CERT_FILE ]]; then
+  [[ $ADMIN_URL == https://* ]] || die "EVENKEEL_ADMIN_CERT_FILE needs an https EVENKEEL_ADMIN_URL"
+  {
+    echo 'listen unix:run/admin.sock;'
+    echo 'ssl_protocols TLSv1.2 TLSv1.3;'
+    admin_tls ssl_certificate "$ADMIN_CERT_FILE"
+    admin_tls ssl_certificate_key "${EVENKEEL_ADMIN_KEY_FILE:-$ADMIN_CERT_FILE}"
+    if [[ -n ${EVENKEEL_ADMIN_CLIENT_CA_FILE:-} ]]; then
+      admin_tls ssl_client_certificate "$EVENKEEL_ADMIN_CLIENT_CA_FILE"
+      echo 'ssl_verify_client on;'
+    fi
+  } >platform-admin.conf.new && mv platform-admin.conf.new platform-admin.conf || exit 1
+else
+  [[ -z ${EVENKEEL_ADMIN_KEY_FILE:-}${EVENKEEL_ADMIN_CLIENT_CA_FILE:-} && $ADMIN_URL != https://* ]] ||
+    die "an https EVENKEEL_ADMIN_URL, EVENKEEL_ADMIN_KEY_FILE and EVENKEEL_ADMIN_CLIENT_CA_FILE need EVENKEEL_ADMIN_CERT_FILE"
+fi
 
 # The token goes by file, never on a command line.
 printf '%s\n' "$token" >token.new && mv token.new token
@@ -150,7 +181,7 @@ pause() { sleep "$1" 9>&- & wait $!; }
 
 call() { curl -q --silent --show-error --noproxy '*' --connect-timeout 2 --header @run/agent.header "$@" 9>&-; }
 
-node_status() { call --fail --max-time 2 "$LOCAL_ADMIN_URL/status?format=text" 2>/dev/null; }
+node_status() { call "${LOCAL_SOCKET[@]}" --fail --max-time 2 "$LOCAL_ADMIN_URL/status?format=text" 2>/dev/null; }
 
 # The digest that a rendered text carries.
 text_digest() { grep -oEm1 '\b[0-9a-f]{64}\b' "$1" 2>/dev/null | head -n1; }
@@ -203,7 +234,7 @@ send_report() {
   local query http
   [[ -s run/agent.report ]] || return 0
   query=$(<run/agent.report)
-  http=$(call --max-time 5 --output /dev/null --write-out '%{http_code}' --header 'Content-Type: text/plain' \
+  http=$(call "${CONTROL_TLS[@]}" --max-time 5 --output /dev/null --write-out '%{http_code}' --header 'Content-Type: text/plain' \
     --data-binary @run/agent.report.words "$NODE_URL/reports?$query" 2>/dev/null)
   case $http in
     2??) rm -f run/agent.report ;;
@@ -233,7 +264,7 @@ start_nginx() {
   local offset digest files
   release_listeners
   files=$(certificates)
-  rm -f run/instances/*.sock run/nginx.pid
+  rm -f run/instances/*.sock run/admin.sock run/nginx.pid
   offset=$(log_size)
   digest=$(text_digest nginx.conf)
   # Its words on stderr are in error.log too, except before that file is opened.
@@ -251,11 +282,11 @@ start_nginx() {
   return 1
 }
 
-# certificates: path, inode, size and time of the files that nginx.conf names for its edge.
+# certificates: path, inode, size and time of the files that nginx.conf names for its edge, and we for the admin listener.
 certificates() {
   local name
   while read -r name; do stat -L -c '%n %i %s %.9Y' -- "$name" 2>&1; done \
-    < <(sed -nE 's/^ *ssl_certificate(_key)? "?([^";]+)"?;.*$/\2/p' nginx.conf 2>/dev/null)
+    < <(sed -nE 's/^ *ssl_(certificate|certificate_key|client_certificate) "?([^";]+)"?;.*$/\2/p' nginx.conf platform-admin.conf 2>/dev/null)
 }
 
 # reload DIGEST: nginx.conf is live within PROOF_WAIT_S, or the last good text is and the words are in run/agent.load.words.
@@ -354,7 +385,7 @@ fetch() {
   digest=""
   have=${refused:-$(text_digest nginx.conf)}
   : >run/agent.fetch
-  call --get --max-time $(($1 + 10)) --output nginx.conf.candidate --dump-header run/agent.fetch.headers \
+  call "${CONTROL_TLS[@]}" --get --max-time $(($1 + 10)) --output nginx.conf.candidate --dump-header run/agent.fetch.headers \
     --write-out '%{http_code} %{exitcode}' \
     --data-urlencode "have=$have" --data-urlencode "wait_s=$1" \
     --data-urlencode "admin_listen=$ADMIN_LISTEN" --data-urlencode "admin_url=$ADMIN_URL" \

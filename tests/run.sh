@@ -4,7 +4,7 @@
 # The last line reads `N passed, N failed` (`, N skipped` may follow). The exit code is 0 only if something passed and
 # nothing failed. Every runner's whole output lies in tests/results/; a failing one's is printed as well.
 # A new part is a function part_NAME here and its name in all_parts.
-# Options go to the failover kit: tests/run.sh failover --fast. Among all parts it runs in its fast form.
+# Options go to the failover kit or the chaos suite: tests/run.sh failover --fast. Among all parts both run in their short forms.
 # shellcheck disable=SC2317  # with an exit at the end, shellcheck takes every function for unreachable
 set -Eeuo pipefail
 export LC_ALL=C.UTF-8
@@ -12,8 +12,8 @@ export LC_ALL=C.UTF-8
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 results=$root/tests/results
 all_parts=(lint lua unit launcher e2e browser failover bench)
-other_parts=(containers)      # only when they are named
-kit_options=()
+other_parts=(chaos containers)      # only when they are named
+kit_options=() chaos_options=()
 passed=0 failed=0 skipped=0
 table=''
 
@@ -145,15 +145,23 @@ part_browser() {
   dotnet_tests tests/browser/Evenkeel.Browser.csproj browser
 }
 
-part_failover() { # it prints its table and its own sum
+own_sum() { # PART COMMAND…: a program that prints its table and its own sum
   local code=0 sum numbers
   need_release || return 0
-  begin failover
-  dotnet run --project tests/failover -c Release -- "${kit_options[@]}" 2>&1 <&3 | tee "$log" || code=$?
+  begin "$1"; shift
+  "$@" 2>&1 <&3 | tee "$log" || code=$?
   sum=$(grep -aE '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1 || true)
   read -ra numbers <<<"$(tr -cs '0-9' ' ' <<<"${sum:-0 0}") 0"
   (( code == 0 || numbers[1] > 0 )) || numbers[1]=1
   record "${numbers[0]}" "${numbers[1]}" "${numbers[2]}"
+}
+
+part_failover() { own_sum failover dotnet run --project tests/failover -c Release -- "${kit_options[@]}"; }
+
+part_chaos() { # root gives it mounts of its own, that end with it: a disk to be filled, a network to be broken
+  local -a alone=()
+  if (( EUID == 0 )) && unshare -m --propagation private true 2>/dev/null; then alone=(unshare -m --propagation private env EVENKEEL_CHAOS_OWN_MOUNTS=1); fi
+  own_sum chaos "${alone[@]}" dotnet run --project tests/chaos -c Release -- "${chaos_options[@]}"
 }
 
 part_bench() { # that each bench works; what it measures is not judged here
@@ -173,15 +181,16 @@ main() {
   local part
   local -a parts=()
   while (( $# > 0 )) && [[ $1 != -* ]]; do parts+=("$1"); shift; done
-  kit_options=("$@")
-  (( ${#parts[@]} > 0 )) || { parts=("${all_parts[@]}"); kit_options=(--fast); }
+  case " ${parts[*]} " in
+    ' failover ') kit_options=("$@") ;;
+    ' chaos ') chaos_options=("$@") ;;
+    *) (( $# == 0 )) || { printf 'evenkeel: only the parts failover and chaos take options, each by itself, such as %s\n' "$1" >&2; exit 2; } ;;
+  esac
+  (( ${#parts[@]} > 0 )) || { parts=("${all_parts[@]}"); kit_options=(--fast) chaos_options=(--short); }
   for part in "${parts[@]}"; do
     [[ " ${all_parts[*]} ${other_parts[*]} " == *" $part "* ]] \
       || { printf 'evenkeel: there is no test part %s (%s)\n' "$part" "${all_parts[*]} ${other_parts[*]}" >&2; exit 2; }
   done
-  if (( ${#kit_options[@]} > 0 )) && [[ " ${parts[*]} " != *' failover '* ]]; then
-    printf 'evenkeel: only the part failover takes options, such as %s\n' "${kit_options[0]}" >&2; exit 2
-  fi
   exec 3<&0 </dev/null      # nothing may wait for a person, but for the kit when it is told to
   mkdir -p -- "$results"
   for part in "${parts[@]}"; do "part_$part"; done

@@ -49,14 +49,17 @@ public static class AgentEndpoints
         [AsParameters] TextQuery query, HttpContext context, DesiredState state, Renderer renderer, NodeStore nodes, Publisher publisher, TimeProvider time, ILogger<Publisher> log)
     {
         var cancel = context.RequestAborted;
-        NodeSettings settings;
+        Node node;
         try
         {
-            settings = new NodeSettings(
-                NginxQuote.Identifier(query.Node),
-                NginxQuote.Listen(query.AdminListen),
-                string.IsNullOrEmpty(query.EdgeListen) ? null : NginxQuote.Listen(query.EdgeListen),
-                string.IsNullOrEmpty(query.Workers) ? null : NginxQuote.Workers(query.Workers));
+            node = new Node
+            {
+                Name = NginxQuote.Identifier(query.Node),
+                AdminUrl = query.AdminUrl,
+                AdminListen = NginxQuote.Listen(query.AdminListen),
+                EdgeListen = string.IsNullOrEmpty(query.EdgeListen) ? null : NginxQuote.Listen(query.EdgeListen),
+                Workers = string.IsNullOrEmpty(query.Workers) ? null : NginxQuote.Workers(query.Workers),
+            };
         }
         catch (FormatException refused)
         {
@@ -64,10 +67,11 @@ public static class AgentEndpoints
         }
         if (!Uri.TryCreate(query.AdminUrl, UriKind.Absolute, out var adminUrl) || adminUrl.Scheme is not ("http" or "https") || adminUrl.UserInfo.Length > 0 || query.AdminUrl.Length > 512)
             return BadRequest("admin_url: not an absolute http or https URL");
-        if (IsForAllToSee(settings.AdminListen, adminUrl))
-            return BadRequest("admin_listen: the admin listener speaks no TLS, so its token and the provider keys may only go over loopback or a private address");
+        var settings = node.Settings;
+        if (!settings.AdminTls && IsForAllToSee(settings.AdminListen, adminUrl))
+            return BadRequest("admin_listen: without TLS (EVENKEEL_ADMIN_CERT_FILE), the admin listener's token and the provider keys may only go over loopback or a private address");
 
-        await RegisterAsync(new Node { Name = settings.Name, AdminUrl = query.AdminUrl, AdminListen = settings.AdminListen, EdgeListen = settings.EdgeListen, Workers = settings.Workers }, nodes, publisher, log, cancel);
+        await RegisterAsync(node, nodes, publisher, log, cancel);
 
         using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancel);
         var wait = TimeSpan.FromSeconds(Math.Clamp(query.WaitS is { } s && double.IsFinite(s) ? s : 0, 0, WaitMaxS));
@@ -97,7 +101,7 @@ public static class AgentEndpoints
     {
         static bool IsPublic(string host) => IPAddress.TryParse(host.Trim('[', ']'), out var address) && !TargetAddress.IsPrivate(address);
         var host = listen[..listen.LastIndexOf(':')];
-        return host is not ("*" or "0.0.0.0" or "[::]") && IsPublic(host) || adminUrl.Scheme == "http" && IsPublic(adminUrl.Host);
+        return host is not ("*" or "0.0.0.0" or "[::]") && IsPublic(host) || IsPublic(adminUrl.Host);
     }
 
     private static async Task RegisterAsync(Node node, NodeStore nodes, Publisher publisher, ILogger log, CancellationToken cancel)

@@ -48,7 +48,7 @@ public sealed record Node
     public NodeStatus? Status { get; init; }
     public string? Fault { get; init; }
 
-    public NodeSettings Settings => new(Name, AdminListen ?? "127.0.0.1:9145", EdgeListen, Workers);
+    public NodeSettings Settings => new(Name, AdminListen ?? "127.0.0.1:9145", EdgeListen, Workers, AdminUrl.StartsWith("https:", StringComparison.OrdinalIgnoreCase));
 }
 
 /// <summary>What became of a text (or of a snapshot, stage "push") at a node, in nginx's own words.</summary>

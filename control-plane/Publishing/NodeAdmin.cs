@@ -1,9 +1,11 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Http.Headers;
+using System.Net.Security;
 using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
+using Evenkeel.Auth;
 using Evenkeel.Clients;
 using Evenkeel.Config;
 using Evenkeel.Ghosts;
@@ -49,9 +51,18 @@ public sealed class NodeAdmin : IDisposable
 
     private readonly HttpClient http;
 
-    public NodeAdmin(string nodeToken)
+    /// <param name="nodeToken">What is shown to the nodes.</param>
+    /// <param name="options">Whose certificates are taken and which one is shown, where an admin listener speaks TLS.</param>
+    /// <exception cref="SetupException">The certificates cannot be read.</exception>
+    public NodeAdmin(string nodeToken, EvenkeelOptions options)
     {
-        http = new HttpClient(new SocketsHttpHandler { ConnectTimeout = ConnectTimeout, UseProxy = false, AllowAutoRedirect = false, PooledConnectionLifetime = TimeSpan.FromMinutes(5) })
+        var tls = new SslClientAuthenticationOptions { CertificateChainPolicy = options.NodeCaFile is { } caFile ? CertificateFiles.Trust(caFile, CertificateFiles.ForServers) : null };
+        if (options.NodeCertificateFile is { } certificateFile)
+        {
+            var files = new CertificateFiles(certificateFile, options.NodeKeyFile);
+            tls.LocalCertificateSelectionCallback = (_, _, _, _, _) => files.Current().TargetCertificate;
+        }
+        http = new HttpClient(new SocketsHttpHandler { ConnectTimeout = ConnectTimeout, UseProxy = false, AllowAutoRedirect = false, PooledConnectionLifetime = TimeSpan.FromMinutes(5), SslOptions = tls })
         {
             MaxResponseContentBufferSize = AnswerMaxBytes,
             Timeout = Timeout.InfiniteTimeSpan,

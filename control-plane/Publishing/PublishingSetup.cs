@@ -16,7 +16,11 @@ public static class PublishingSetup
         services.AddSingleton<NodeMemory>();
         services.AddHostedService(provider => provider.GetRequiredService<NodeMemory>());
         services.AddHostedService<FleetKeeper>();
-        services.AddSingleton(provider => new NodeAdmin(EvenkeelOptions.ReadSecretFile(provider.GetRequiredService<EvenkeelOptions>().NodeTokenFile)));
+        services.AddSingleton(provider =>
+        {
+            var options = provider.GetRequiredService<EvenkeelOptions>();
+            return new NodeAdmin(EvenkeelOptions.ReadSecretFile(options.NodeTokenFile), options);
+        });
         services.AddSingleton<Publisher>();
         services.AddHostedService(provider => provider.GetRequiredService<Publisher>());
         return services.AddNodeJobs();

@@ -4,8 +4,11 @@ using Evenkeel.Config;
 
 namespace Evenkeel.Publishing;
 
-/// <summary>What one node says about itself. EdgeListen and Workers ("auto" or a number) stand in for the document's, unless null.</summary>
-public sealed record NodeSettings(string Name, string AdminListen, string? EdgeListen = null, string? Workers = null);
+/// <summary>
+/// What one node says about itself. EdgeListen and Workers ("auto" or a number) stand in for the document's, unless null. AdminTls: its
+/// admin listener speaks TLS, with the files that its agent names in platform-admin.conf.
+/// </summary>
+public sealed record NodeSettings(string Name, string AdminListen, string? EdgeListen = null, string? Workers = null, bool AdminTls = false);
 
 /// <summary>The text, and the sha256 (hex) of the text rendered with an empty digest, which the text itself carries.</summary>
 public sealed record RenderedText(string Text, string Digest);
@@ -49,6 +52,7 @@ public sealed class Renderer(string template)
             ["edgeOldTls"] = tls?.MinVersion == "1.2",
             ["edgeListen"] = NginxQuote.Listen(node.EdgeListen ?? document.Gateway.Listen),
             ["adminListen"] = NginxQuote.Listen(node.AdminListen),
+            ["adminTls"] = node.AdminTls,
             ["nodeName"] = NginxQuote.Identifier(node.Name),
             ["instances"] = Names(instances),
             ["adapterGroups"] = groups,

@@ -41,7 +41,8 @@ public sealed class SecretFiles(EvenkeelOptions options)
 
     private HashSet<string> Own() => [.. new[]
     {
-        options.AdminTokenFile, options.NodeTokenFile, options.DatabasePasswordFile, options.TlsKeyFile,
+        options.AdminTokenFile, options.NodeTokenFile, options.DatabasePasswordFile,
+        options.TlsKeyFile ?? options.TlsCertificateFile, options.NodeKeyFile ?? options.NodeCertificateFile,
         options.SecretKeyFile, SecretKeyFile.NextOf(options.SecretKeyFile), SecretKeyFile.PreviousOf(options.SecretKeyFile),
     }.OfType<string>().Where(File.Exists).Select(RealPath)];
 

@@ -70,7 +70,7 @@ end
 -- Sums of seconds to the microsecond, whole numbers whole.
 local function number(v)
   if v == math.floor(v) then return format("%.0f", v) end
-  return (gsub(format("%.6f", v), "0+$", ""))
+  return (gsub(format("%.6f", v), "%.?0+$", ""))
 end
 
 local function array(v, from, to)

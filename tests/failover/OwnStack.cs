@@ -17,6 +17,7 @@ internal sealed class OwnStack : IAsyncDisposable
 
     private readonly string _checkout;
     private readonly string _shownState;
+    private string[] _up = [];
     private readonly HttpClient _http = new(new SocketsHttpHandler { UseProxy = false }) { Timeout = TimeSpan.FromSeconds(10) };
     private Uri _nodeAdmin = null!;
     private Uri _controlPlane = null!;
@@ -32,7 +33,7 @@ internal sealed class OwnStack : IAsyncDisposable
     public Uri Gateway { get; private set; } = null!;
 
     /// <summary>The real path: as root it may lie elsewhere.</summary>
-    private string State => new DirectoryInfo(_shownState).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? _shownState;
+    public string State => new DirectoryInfo(_shownState).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? _shownState;
 
     /// <exception cref="InvalidOperationException">It does not come up; the message holds the launcher's words.</exception>
     public static async Task<OwnStack> StartAsync(string checkout, string directory, string configFile, CancellationToken cancel)
@@ -41,8 +42,8 @@ internal sealed class OwnStack : IAsyncDisposable
         var (port, adminPort) = (FreePort(), FreePort());
         try
         {
-            var (code, words) = await stack.RunAsync(cancel, "up", "--state", stack._shownState, "--port", $"{port}", "--admin-port", $"{adminPort}",
-                "--workers", $"{Workers}", "--config", configFile);
+            stack._up = ["up", "--state", stack._shownState, "--port", $"{port}", "--admin-port", $"{adminPort}", "--workers", $"{Workers}", "--config", configFile];
+            var (code, words) = await stack.UpAsync(cancel);
             if (code != 0)
             {
                 throw new InvalidOperationException($"./evenkeel up failed with {code}:\n{words}");
@@ -62,8 +63,18 @@ internal sealed class OwnStack : IAsyncDisposable
         }
     }
 
+    /// <summary><c>./evenkeel up</c> again: starts what has died.</summary>
+    public Task<(int Code, string Words)> UpAsync(CancellationToken cancel) => RunAsync(cancel, _up);
+
     /// <summary>The node's live numbers.</summary>
-    public async Task<JsonNode> StatsAsync() => JsonNode.Parse(await SendAsync(HttpMethod.Get, new Uri(_nodeAdmin, "/stats"), _nodeToken, null))!;
+    public Task<JsonNode> StatsAsync() => NodeAsync("/stats");
+
+    /// <summary>What the node's admin listener answers.</summary>
+    public async Task<JsonNode> NodeAsync(string path) => JsonNode.Parse(await SendAsync(HttpMethod.Get, new Uri(_nodeAdmin, path), _nodeToken, null))!;
+
+    /// <summary>What the control plane's API answers.</summary>
+    public async Task<JsonNode> ControlPlaneAsync(HttpMethod method, string path, string? json = null) =>
+        JsonNode.Parse(await SendAsync(method, new Uri(_controlPlane, "/api/v1/" + path), _adminToken, json))!;
 
     /// <summary>What the control plane says of a configuration: valid, and else which faults.</summary>
     public async Task<JsonNode> ValidateAsync(string json) =>
@@ -132,7 +143,7 @@ internal sealed class OwnStack : IAsyncDisposable
         }
     }
 
-    private string PathOf(string name) => Path.Combine(State, name);
+    public string PathOf(string name) => Path.Combine(State, name);
 
     private async Task<string> SendAsync(HttpMethod method, Uri address, string token, string? json)
     {

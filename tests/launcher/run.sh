@@ -14,7 +14,7 @@ chmod 755 "$scratch"
 export GIT_CONFIG_GLOBAL=$scratch/gitconfig
 printf '[safe]\n\tdirectory = *\n' >"$GIT_CONFIG_GLOBAL"
 evenkeel=$root/evenkeel
-groups=(words refusals stack revival neighbours configuration interruption clone)
+groups=(words refusals stack revival backup neighbours configuration interruption clone)
 bad=0
 
 take_down() {
@@ -252,6 +252,55 @@ group_revival() {
     run "$evenkeel" status --state "$state"
     promise "and then all is well" worked_saying 'acknowledged by all workers'
   done
+  run "$evenkeel" down --purge --yes --state "$state"
+  promise 'and down still leaves no process' left_nothing
+}
+
+config_of() { curl -sf --noproxy '*' -m 10 -H "authorization: Bearer $(cat "$state/admin-token")" "http://127.0.0.1:$admin_port/api/v1/config"; }
+node_knows() { # TEXT: the snapshot that the node runs has it, which is where a provider's key must arrive in clear
+  grep -qs -- "$1" "$state/node/snapshot.json"
+}
+
+group_backup() {
+  local file=$scratch/backups/all.tar config revision
+  mkdir -m 700 "$scratch/backups"
+  stack saved
+  promise 'a stack to be saved comes up' worked_saying 'is up'
+  curl -sf --noproxy '*' -m 10 -o /dev/null -X PATCH -H "authorization: Bearer $(cat "$state/admin-token")" -H 'content-type: application/json' \
+    -d '{"api_key":"sk-to-be-saved","weight":41}' "http://127.0.0.1:$admin_port/api/v1/instances/a"
+  promise 'a key reaches the node' within 15 node_knows sk-to-be-saved
+  revision=$(revision_of "$state") config=$(config_of)
+  run "$evenkeel" backup --state "$state" "$file"
+  promise 'backup writes one file while all runs' worked_saying "$file"
+  promise 'that only its owner can read' test "$(stat -c %a "$file")" = 600
+  promise 'and that shows no stored key in clear but in the snapshot of the node' test "$(tar -xOf "$file" database.dump | grep -c sk-to-be-saved)" = 0
+  run "$evenkeel" backup --state "$state" "$file"; promise 'a backup overwrites nothing' failed_saying 'is there already'
+  run "$evenkeel" restore --state "$state" "$file"; promise 'restore does not overwrite a running stack' failed_saying --force
+  promise 'which goes on' test "$(revision_of "$state")" = "$revision"
+  printf 'x\n' >"$scratch/backups/no.tar"
+  run "$evenkeel" restore --state "$state" --force "$scratch/backups/no.tar"; promise 'nor with what is no backup' failed_saying 'is no backup'
+  ln -s /etc/passwd "$scratch/backups/VERSION"; tar -cf "$scratch/backups/link.tar" -C "$scratch/backups" VERSION
+  run "$evenkeel" restore --state "$state" --force "$scratch/backups/link.tar"; promise 'nor with links' failed_saying 'is no backup'
+
+  run "$evenkeel" down --purge --yes --state "$state"
+  promise 'all is gone' left_nothing
+  run "$evenkeel" restore --state "$state" "$file"
+  promise 'restore puts the backup in place' worked_saying './evenkeel up'
+  promise 'and leaves nothing running' no_process_of "$state"
+  promise 'secrets are readable for nobody else' secrets_are_private
+  run "$evenkeel" up --state "$state"
+  promise 'up brings it up' worked_saying 'is up'
+  promise 'with the revision it had' test "$(revision_of "$state")" = "$revision"
+  promise 'and the same configuration' test "$(config_of)" = "$config"
+  promise 'the gateway answers' printed_curl_answers
+  rm -f "$state/node/snapshot.json"
+  curl -sf --noproxy '*' -m 10 -o /dev/null -X PATCH -H "authorization: Bearer $(cat "$state/admin-token")" -H 'content-type: application/json' \
+    -d '{"weight":42}' "http://127.0.0.1:$admin_port/api/v1/instances/a"
+  promise "the stored provider keys can still be read: the next snapshot has them" within 15 node_knows sk-to-be-saved
+  run "$evenkeel" restore --state "$state" --force "$file"
+  promise 'with --force a running stack is replaced' worked_saying './evenkeel up'
+  run "$evenkeel" up --state "$state"
+  promise 'and is what it was' test "$(revision_of "$state")" = "$revision"
   run "$evenkeel" down --purge --yes --state "$state"
   promise 'and down still leaves no process' left_nothing
 }

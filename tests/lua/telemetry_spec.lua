@@ -104,6 +104,14 @@ describe("a node", function()
     end
   end)
 
+  it("writes a sum that is nearly whole as JSON has it, and not as '1.'", function()
+    tried("lite", "ok", 1 - 2 ^ -22)
+    merge(1)
+    local text = told()
+    assert.truthy(text:find('"sum": 1,', 1, true), text)
+    assert.is_nil(text:find("%d%.%D"), text)
+  end)
+
   it("tells tokens and money as the contract has them", function()
     for _ = 1, 3 do
       tried("official-1", "ok", 0.1, { usage = usage(20, 4, 20), call = { pool = "chat", client = "web-app" }, model = "deepseek-chat" })

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using Evenkeel.Auth;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
@@ -14,7 +15,10 @@ internal sealed class ControlPlaneStub(int port) : IAsyncDisposable
     private WebApplication? app;
     private volatile Desired? desired;
 
-    public string Url { get; } = $"http://127.0.0.1:{port}";
+    /// <summary>Its listener, when it speaks TLS.</summary>
+    public EvenkeelOptions? Tls { get; set; }
+
+    public string Url => Tls?.Listen ?? $"http://127.0.0.1:{port}";
     public ConcurrentQueue<Report> Reports { get; } = new();
     public ConcurrentQueue<string> Polls { get; } = new();
     public int Unauthorized;
@@ -26,6 +30,7 @@ internal sealed class ControlPlaneStub(int port) : IAsyncDisposable
         var builder = WebApplication.CreateSlimBuilder();
         builder.Logging.ClearProviders();
         builder.WebHost.UseUrls(Url);
+        if (Tls is { } tls) builder.WebHost.UseKestrelHttpsConfiguration().ConfigureKestrel(kestrel => ListenerTls.Configure(kestrel, tls));
         app = builder.Build();
         app.Use(async (context, next) =>
         {

@@ -82,8 +82,27 @@ public sealed class AgentEndpointTests(PostgresFixture postgres) : IAsyncLifetim
     [InlineData("file:///etc/passwd")]
     [InlineData("http://user:password@127.0.0.1/")]
     [InlineData("127.0.0.1:9145")]
+    [InlineData("http://203.0.113.5:9145")]         // the token and the provider keys, for all to see
     public async Task What_is_no_url_of_an_admin_listener_is_refused(string url) =>
         Assert.Equal(HttpStatusCode.BadRequest, (await node.PollAsync("local", adminUrl: url)).StatusCode);
+
+    [Fact]
+    public async Task An_admin_listener_at_a_public_address_has_to_speak_TLS()
+    {
+        await admin.ApplyAsync(NodeCalls.Config());
+        Task<HttpResponseMessage> Ask(string listen, string url) => node.GetAsync($"/node/v1/local/nginx.conf?have=&admin_listen={listen}&admin_url={Uri.EscapeDataString(url)}&wait_s=5");
+        Assert.Equal(HttpStatusCode.BadRequest, (await Ask("203.0.113.5:9145", "http://127.0.0.1:9145")).StatusCode);
+        Assert.Equal(HttpStatusCode.BadRequest, (await Ask("[2001:db8::5]:9145", "http://node.test:9145")).StatusCode);
+        foreach (var (url, listen) in new[] { ("https://203.0.113.5:9145", "listen 203.0.113.5:9145 ssl;"), ("http://10.0.0.5:9145", "listen 10.0.0.5:9145;") })
+        {
+            var answer = await Ask(new Uri(url).Authority, url);
+            Assert.Equal(HttpStatusCode.OK, answer.StatusCode);
+            var text = await answer.Content.ReadAsStringAsync();
+            Assert.Contains(listen, text);
+            Assert.Equal(url.StartsWith("https:", StringComparison.Ordinal), text.Contains("include platform-admin.conf;"));
+            Assert.Equal(text, await admin.GetStringAsync("/api/v1/nodes/local/nginx.conf"));
+        }
+    }
 
     [Fact]
     public async Task A_refused_text_is_kept_and_shown_with_nginxs_own_words()

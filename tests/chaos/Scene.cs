@@ -1,0 +1,194 @@
+using System.Diagnostics;
+using System.Text.Json.Nodes;
+using Evenkeel.Failover;
+using Evenkeel.Provider;
+
+namespace Evenkeel.Chaos;
+
+/// <summary>The stack, its providers and what can be done to them. Two providers are near, one is behind a network that can be broken, one stands in.</summary>
+internal sealed class Scene : IAsyncDisposable
+{
+    public const string Model = "chaos-model";
+    public const int Tokens = 30;
+    private const string Pool = "chaos";
+    private static readonly string[] Names = ["near-1", "near-2", "far", "spare"];
+
+    private readonly DirectoryInfo _scratch;
+    private Signals? _signals;
+
+    private Scene(DirectoryInfo scratch, SmallDisk? disk) => (_scratch, Disk) = (scratch, disk);
+
+    public ProviderSimulator Providers { get; private set; } = null!;
+    public OwnStack Stack { get; private set; } = null!;
+    public GatewayClient Client { get; private set; } = null!;
+    public SmallDisk? Disk { get; }
+    public FarNetwork? Network { get; private set; }
+
+    /// <summary>Why there is no network to be broken.</summary>
+    public string NoNetwork { get; private set; } = "";
+    public DateTimeOffset Began { get; } = DateTimeOffset.UtcNow.AddMinutes(-1);
+
+    public static async Task<Scene> StartAsync(string checkout, CancellationToken cancel)
+    {
+        var scratch = Directory.CreateTempSubdirectory("evenkeel-chaos-");
+        File.SetUnixFileMode(scratch.FullName, (UnixFileMode)Convert.ToInt32("755", 8));
+        var scene = new Scene(scratch, SmallDisk.Mount(scratch.FullName));
+        try
+        {
+            scene.Providers = await ProviderSimulator.StartAsync(new ProviderOptions { LedgerLimit = 2_000_000 });
+            foreach (var name in Names) scene.AddProvider(name);
+            var config = Path.Combine(scratch.FullName, "evenkeel.json");
+            await File.WriteAllTextAsync(config, scene.Config(), cancel);
+            scene.Stack = await OwnStack.StartAsync(checkout, scratch.FullName, config, cancel);
+            scene._signals = new Signals(scene.Stack.State);
+            scene.Client = new GatewayClient(scene.Stack.Gateway, key: null);
+            return scene;
+        }
+        catch
+        {
+            await scene.DisposeAsync();
+            throw;
+        }
+    }
+
+    private void AddProvider(string name)
+    {
+        InstanceOptions At(string host) => new(name, host)
+        {
+            Settings = new InstanceSettings { Ceiling = 100, Tokens = Tokens, FirstTokenMs = 60, TokensPerSecond = name == "near-2" ? 20 : 100 },
+        };
+        if (name == "far" && Environment.GetEnvironmentVariable(SmallDisk.OwnMounts) == "1")
+        {
+            Network = FarNetwork.Create(address => Providers.AddInstance(At(address)), out var why);
+            NoNetwork = why;
+            if (Network is not null) return;
+        }
+        Providers.AddInstance(At("127.0.0.1"));
+    }
+
+    private string Config() => new JsonObject
+    {
+        ["gateway"] = new JsonObject { ["listen"] = "127.0.0.1:8080" },
+        ["instances"] = new JsonArray([.. Names.Select(name => new JsonObject
+        {
+            ["name"] = name,
+            ["base_url"] = Providers[name].BaseUrl,
+            ["max_connections"] = 40,
+            ["base_latency"] = "100ms",
+            ["timeouts"] = new JsonObject { ["connect"] = "1s", ["first_token"] = "5s", ["idle"] = "5s", ["total"] = "60s" },
+        })]),
+        ["pools"] = new JsonArray(new JsonObject
+        {
+            ["name"] = Pool,
+            ["models"] = new JsonArray(Model),
+            ["ghost"] = new JsonObject { ["per_day"] = 0 },
+            ["tiers"] = new JsonArray(
+                new JsonObject { ["name"] = "primary", ["instances"] = new JsonArray("near-1", "near-2", "far") },
+                new JsonObject { ["name"] = "reserve", ["instances"] = new JsonArray("spare") }),
+        }),
+        ["failover_config"] = new JsonObject
+        {
+            ["circuit_breaker"] = new JsonObject { ["recovery_timeout"] = "1s", ["sliding_window"] = "10s" },
+            ["health_check"] = new JsonObject { ["interval"] = "1h", ["healthy_threshold"] = 1 },
+        },
+    }.ToJsonString();
+
+    // ---- the parts
+
+    public int Pid(string part) => int.Parse(File.ReadAllText(Stack.PathOf(part == "nginx" ? "node/run/nginx.pid" : $"run/{part}.pid")));
+
+    public void Kill(int pid) => _signals!.Send(pid, Signals.Kill);
+
+    /// <summary>Stops processes for a while. They go on however this ends.</summary>
+    public async Task PauseAsync(IReadOnlyList<int> pids, TimeSpan time, CancellationToken cancel)
+    {
+        try
+        {
+            foreach (var pid in pids) _signals!.Send(pid, Signals.Stop);
+            await Task.Delay(time, cancel);
+        }
+        finally
+        {
+            foreach (var pid in pids.Reverse().Where(Signals.IsAlive)) _signals!.Send(pid, Signals.Continue);
+        }
+    }
+
+    // ---- what is counted where
+
+    /// <summary>The calls that the providers have seen.</summary>
+    public IReadOnlyList<LedgerEntry> Calls => [.. Providers.Ledger.Entries().Where(entry => entry.Method == "POST")];
+
+    /// <summary>The attempts that the node has counted in its life.</summary>
+    public async Task<long> NodeAttemptsAsync()
+    {
+        var sum = 0L;
+        for (long? from = 0; from is not null;)
+        {
+            var page = await Stack.NodeAsync($"/telemetry?after=0&from={from}");
+            sum += page["series"]!.AsArray().Where(one => (string?)one!["family"] == "attempt" && (string?)one["labels"]!["pool"] == Pool
+                && (string?)one["labels"]!["traffic"] is "client" or "resumed").Sum(one => (long)(double)one!["count"]!);
+            from = (long?)(double?)page["next"];
+        }
+        return sum;
+    }
+
+    /// <summary>The attempts that the control plane has in its database.</summary>
+    public async Task<long> StoredAttemptsAsync() =>
+        (await Stack.ControlPlaneAsync(HttpMethod.Get, $"telemetry/errors?pool={Pool}&level=attempt&from={Began:yyyy-MM-ddTHH:mm:ssZ}"))["points"]!.AsArray().Sum(point => (long)point!["requests"]!);
+
+    /// <summary>What is not as it should be when nobody asks for anything; empty = all is well.</summary>
+    public async Task<string> UnrestAsync(bool closed)
+    {
+        var unrest = new List<string>();
+        var stats = await Stack.StatsAsync();
+        foreach (var (name, instance) in stats["instances"]!.AsObject())
+        {
+            if ((int)(double)instance!["in_flight"]! != 0) unrest.Add($"{name}: {instance["in_flight"]} in flight");
+            if ((int)(double)instance["trials"]! != 0) unrest.Add($"{name}: {instance["trials"]} half-open trials");
+            if (closed && (string?)instance["breaker"] != "closed") unrest.Add($"{name}: breaker {instance["breaker"]}");
+        }
+        foreach (var (name, pool) in stats["pools"]!.AsObject())
+        {
+            if ((int)(double)pool!["queued"]! != 0) unrest.Add($"{name}: {pool["queued"]} queued");
+        }
+        if (Calls.Count(entry => !entry.Ended) is > 0 and var running) unrest.Add($"{running} calls run at the providers");
+        if (Stack.WorkerPids().Count != OwnStack.Workers) unrest.Add($"{Stack.WorkerPids().Count} workers");
+        var status = await Stack.ControlPlaneAsync(HttpMethod.Get, "status");
+        if (!(bool)status["acknowledged"]!) unrest.Add("the revision is not acknowledged");
+        return string.Join(", ", unrest);
+    }
+
+    public async Task<bool> BreakersAreClosedAsync() =>
+        (await Stack.StatsAsync())["instances"]!.AsObject().All(instance => (string?)instance.Value!["breaker"] == "closed");
+
+    /// <summary>Waits until a condition has nothing to say any more: null, or what it said last. Faults of asking are something to say.</summary>
+    public static async Task<string?> SettledAsync(Func<Task<string>> unrest, TimeSpan bound, CancellationToken cancel)
+    {
+        var clock = Stopwatch.StartNew();
+        while (true)
+        {
+            string said;
+            try
+            {
+                said = await unrest();
+            }
+            catch (Exception fault) when (fault is HttpRequestException or InvalidOperationException or IOException or TaskCanceledException)
+            {
+                said = fault.Message;
+            }
+            if (said.Length == 0) return null;
+            if (clock.Elapsed > bound) return $"{said} (after {bound.TotalSeconds:0} s)";
+            await Task.Delay(100, cancel);
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        Client?.Dispose();
+        if (Stack is not null) await Stack.DisposeAsync();
+        if (Providers is not null) await Providers.DisposeAsync();
+        Network?.Dispose();
+        if (Disk is null) _scratch.Delete(recursive: true);      // else it goes away with the mounts
+        else foreach (var entry in _scratch.EnumerateFileSystemInfos()) { if (entry is DirectoryInfo directory && entry.LinkTarget is null) directory.Delete(recursive: true); else entry.Delete(); }
+    }
+}
