@@ -27,6 +27,7 @@
 #   NGINX                     the binary (nginx)
 set -u -o pipefail
 umask 077
+ulimit -c 0             # a core file would hold every key
 
 log() { printf '%(%Y-%m-%dT%H:%M:%S%z)T agent: %s\n' -1 "$*"; }
 die() { log "$*" >&2; exit 1; }

@@ -40,7 +40,11 @@ local function connect(inst, fresh)
       sock:close()
       return nil, "TLS: no name to verify the certificate by (set tls.server_name)"
     end
-    ok, why = sock:sslhandshake(nil, inst.tls_name, inst.tls_verify)
+    -- a certificate that fails in a handshake that ends without a wait makes resty.core raise (`assert(rc == FFI_OK)`); with `false` for
+    -- the session it would not even look at it
+    local whole
+    whole, ok, why = pcall(sock.sslhandshake, sock, nil, inst.tls_name, inst.tls_verify)
+    if not whole then ok, why = nil, "the certificate does not hold" end
     if not ok then
       sock:close()
       return nil, "TLS: " .. tostring(why)

@@ -111,6 +111,30 @@ public sealed class HostileInputTests(SharedStack shared)
         }
     }
 
+    [Theory]
+    [InlineData("endless_headers=50000000")]
+    [InlineData("endless_body=500000000")]
+    [InlineData("decompression_bomb")]
+    public async Task A_provider_whose_answer_has_no_end_or_no_measure_costs_one_attempt_and_memory_stays_bounded(string fault)
+    {
+        var before = shared.Stack.Workers.Sum(ResidentKiB);
+        shared.Providers["first"].AddFault(fault, times: 1);
+        try
+        {
+            // Once it may be an accident: it is asked again.
+            var answer = await shared.Gateway.AskAsync("tiers-model");
+            Expect.Served(answer);
+            Assert.Equal(2, answer.Attempts);
+            Assert.InRange(answer.Body.Length, 100, 10_000);
+            var grown = shared.Stack.Workers.Sum(ResidentKiB) - before;
+            Assert.True(grown < 300 * 1024, $"the workers grew by {grown} KiB");
+        }
+        finally
+        {
+            shared.Providers["first"].ClearFaults();
+        }
+    }
+
     [Fact]
     public async Task Ten_thousand_idle_and_a_thousand_slow_connections_cost_little_memory_and_other_callers_nothing()
     {

@@ -64,6 +64,10 @@ public sealed class SecretTraceTests(SharedStack shared)
         }
 
         AssertFilesAreClean(secrets);
+
+        // Nor will there be a core file, which would hold them all.
+        Assert.NotEmpty(shared.Stack.AllProcesses);
+        Assert.All(shared.Stack.AllProcesses, pid => Assert.Matches(@"Max core file size\s+0\s+0\s", Limits(pid)));
     }
 
     // Every kind of answer: good, streamed, from the lesser tier, refused, unknown; and every way in which a provider can say an error.
@@ -216,6 +220,12 @@ public sealed class SecretTraceTests(SharedStack shared)
         {
             Assert.False(text.Contains(value, StringComparison.Ordinal), $"{name} is in {where}");
         }
+    }
+
+    private static string Limits(int pid)
+    {
+        try { return File.ReadAllText($"/proc/{pid}/limits"); }
+        catch (Exception gone) when (gone is IOException or UnauthorizedAccessException) { return "Max core file size 0 0 "; }
     }
 
     private HttpClient Caller(int port, string tokenFile) => new()

@@ -335,6 +335,8 @@ pools:
 END
 }
 
+lists_without_keys() { worked_saying '"name":"shop"' && [[ $output != *ek-* ]]; }
+
 group_configuration() {
   local file=$scratch/evenkeel.yaml first
   awk '/^```/ { inside = /yaml/; next } inside' "$root/README.md" >"$scratch/readme.yaml"
@@ -377,6 +379,25 @@ group_configuration() {
   promise 'token revoke ends it' worked_saying 'have ended'
   run "$evenkeel" rotate-secret-key --state "$state"
   promise 'stored secrets get a new key under way' worked_saying 'stored secrets have the new key'
+
+  run "$evenkeel" client --state "$state" add shop
+  promise 'client add shows a key' worked_saying '"name":"shop"' '"key":"ek-'
+  first=$output
+  run "$evenkeel" client --state "$state" rotate shop 0s
+  promise 'client rotate shows another' worked_saying '"key":"ek-'
+  promise 'which is not the first' test "$output" != "$first"
+  run "$evenkeel" client --state "$state" off shop
+  promise 'client off switches it off' worked_saying '"enabled":false'
+  run "$evenkeel" client --state "$state" list
+  promise 'client list tells it, and no key' lists_without_keys
+  run "$evenkeel" client --state "$state" on shop
+  promise 'client on switches it on again' worked_saying '"enabled":true'
+  run "$evenkeel" client --state "$state" remove shop
+  promise 'client remove removes it' test "$code" = 0
+  run "$evenkeel" client --state "$state" off shop
+  promise 'one that is not there is told as such' failed_saying 404
+  run "$evenkeel" client --state "$state" add '../x'
+  promise 'and a name that cannot be is refused' failed_saying 'needs the NAME of a client'
 
   write_config "$file" 7 EK_TEST_SECOND
   sed -i 's/{name: one,/{name: two,/; s/\[one\]/[two]/' "$file"

@@ -258,11 +258,16 @@ internal static class CallAnswer
     /// <summary>Sends the piece over and over until the client leaves.</summary>
     internal static async Task EndlessAsync(Call call, ResponseWriter writer, byte[] piece, int bytesPerSecond)
     {
-        while (true)
+        var begin = call.ElapsedMs;
+        for (var sent = (long)piece.Length; ; sent += piece.Length)
         {
             writer.Body(piece);
             await writer.FlushAllAsync();
-            await call.DelayAsync(Math.Max(1, (int)(piece.Length * 1000L / Math.Max(1, bytesPerSecond))));
+            var aheadMs = (sent * 1000.0 / Math.Max(1, bytesPerSecond)) - (call.ElapsedMs - begin);
+            if (aheadMs >= 1)
+            {
+                await call.DelayAsync((int)aheadMs);
+            }
         }
     }
 
