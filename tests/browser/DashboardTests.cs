@@ -147,7 +147,8 @@ public sealed class DashboardTests(Dashboard dashboard)
             await Assertions.Expect(card).ToContainTextAsync("breaker open");
         }
         await visitor.GoAsync("incidents");
-        await Assertions.Expect(visitor.Page.Locator("tr", new() { HasText = "mortal" }).First).ToContainTextAsync("breaker");
+        // its pool, of the same name, has an incident as well: the tier is degraded
+        await Assertions.Expect(visitor.Page.Locator("tr", new() { HasText = "breaker" }).Filter(new() { HasText = "mortal" }).First).ToBeVisibleAsync();
         Assert.Empty(visitor.Complaints);
     }
 
