@@ -29,23 +29,28 @@ public sealed class NodeTlsTests : IAsyncDisposable
         var caller = ours.Issue("plane-as-caller", CertificateFiles.ForClients);
         options = new EvenkeelOptions
         {
-            Database = "", AdminTokenFile = "", NodeTokenFile = "", SecretKeyFile = "",
-            Listen = node.Stub.Url.Replace("http:", "https:"), TlsCertificateFile = plane.Certificate, TlsKeyFile = plane.Key, ClientCaFile = ours.File,
-            NodeCaFile = ours.File, NodeCertificateFile = caller.Certificate, NodeKeyFile = caller.Key,
+            Database = "",
+            AdminTokenFile = "",
+            NodeTokenFile = "",
+            SecretKeyFile = "",
+            Listen = node.Stub.Url.Replace("http:", "https:"),
+            TlsCertificateFile = plane.Certificate,
+            TlsKeyFile = plane.Key,
+            ClientCaFile = ours.File,
+            NodeCaFile = ours.File,
+            NodeCertificateFile = caller.Certificate,
+            NodeKeyFile = caller.Key,
         };
         node.Stub.Tls = options;
 
         var agent = ours.Issue("agent", CertificateFiles.ForClients);
         var admin = ours.Issue("admin", CertificateFiles.ForServers, "old");
-        foreach (var (name, value) in new Dictionary<string, string>
-        {
-            ["CONTROL_CA_FILE"] = ours.File, ["CONTROL_CERT_FILE"] = agent.Certificate, ["CONTROL_KEY_FILE"] = agent.Key,
-            ["ADMIN_CERT_FILE"] = admin.Certificate, ["ADMIN_KEY_FILE"] = admin.Key, ["ADMIN_CLIENT_CA_FILE"] = ours.File,
-        })
-        {
-            node.Environment["EVENKEEL_" + name] = value;
-        }
-
+        node.Environment["EVENKEEL_CONTROL_CA_FILE"] = ours.File;
+        node.Environment["EVENKEEL_CONTROL_CERT_FILE"] = agent.Certificate;
+        node.Environment["EVENKEEL_CONTROL_KEY_FILE"] = agent.Key;
+        node.Environment["EVENKEEL_ADMIN_CERT_FILE"] = admin.Certificate;
+        node.Environment["EVENKEEL_ADMIN_KEY_FILE"] = admin.Key;
+        node.Environment["EVENKEEL_ADMIN_CLIENT_CA_FILE"] = ours.File;
         Directory.CreateSymbolicLink(node.At("lua/evenkeel"), Repository.PathOf("lua", "evenkeel"));
     }
 
