@@ -31,7 +31,7 @@ internal sealed record Node(int Port, int AdminPort, string Token, int Pid)
         stage.AwaitPort(port, agent, "Evenkeel's node");
         var clock = Stopwatch.StartNew();
         var pidFile = Path.Combine(folder, "run/nginx.pid");
-        while (!File.Exists(pidFile) && clock.Elapsed < TimeSpan.FromSeconds(10))
+        while (!File.Exists(pidFile) && clock.Elapsed < TimeSpan.FromSeconds(60))
         {
             Thread.Sleep(50);
         }

@@ -4,7 +4,7 @@ namespace Evenkeel.Bench;
 internal sealed record Options(IReadOnlyList<string> Benches, bool Quick, bool Smoke, bool Soak, int Rounds, string Out, IReadOnlyList<string> Only)
 {
     public const string Usage = """
-        ./evenkeel bench [overhead|stream|algorithms|article] [--quick|--smoke|--soak] [--rounds N] [--only PEER,…] [--out DIR]
+        ./evenkeel bench [overhead|stream|algorithms|article|scale|control] [--quick|--smoke|--soak] [--rounds N] [--only PEER,…] [--out DIR]
 
         Measures what the gateway costs, next to its peers, on this machine and in one run. Prints a table and writes JSON,
         Markdown and an SVG chart.
@@ -13,6 +13,8 @@ internal sealed record Options(IReadOnlyList<string> Benches, bool Quick, bool S
           stream     time added to the first token and to each token; thousands of streams at once, memory per stream
           algorithms ways of choosing an instance, ours and others', on a simulated LLM workload
           article    one provider against three, surge, jitter and a month of outages, compressed, on a real node
+          scale      cost per request, time of a push and of a reload, memory, as pools, instances and clients grow
+          control    REST latency, time until a change, a probe or a new instance takes effect, cold start, memory
 
           --quick      seconds instead of minutes, and its results go to .evenkeel-build/benchmarks unless --out is given
                        overhead fails when a 1 KB request costs over 10 % more, next to nginx, than docs/benchmarks says
@@ -23,7 +25,7 @@ internal sealed record Options(IReadOnlyList<string> Benches, bool Quick, bool S
           --out DIR    where the results are written (docs/benchmarks)
         """;
 
-    private static readonly string[] Known = ["overhead", "stream", "algorithms", "article"];
+    private static readonly string[] Known = ["overhead", "stream", "algorithms", "article", "scale", "control"];
 
     /// <returns>The options, or what is wrong with the arguments.</returns>
     public static (Options? Options, string? Fault) Read(string[] arguments, string checkout)

@@ -32,6 +32,8 @@ try
             "stream" => new StreamBench(stage, options).Run,
             "algorithms" => new AlgorithmsBench(stage, options).Run,
             "article" => new ArticleBench(stage, options).Run,
+            "scale" => new ScaleBench(stage, options).Run,
+            "control" => new ControlBench(stage, options).Run,
             _ => throw new BenchException($"there is no bench {bench}"),
         };
         run();

@@ -71,7 +71,7 @@ internal sealed class Stage : IDisposable
     public void AwaitPort(int port, Process process, string what)
     {
         var clock = Stopwatch.StartNew();
-        while (clock.Elapsed < TimeSpan.FromSeconds(30))
+        while (clock.Elapsed < TimeSpan.FromSeconds(60))
         {
             Cancel.ThrowIfCancellationRequested();
             using var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
