@@ -44,17 +44,18 @@ end
 -- Added to the cost of who comes back slowly and sits this pick out: only those of weight 0 are worse.
 local SITS_OUT = 1e9
 
---- The least (in-flight + 1) / limit × latency / base_latency; ties at random. The limit is the capacity here, so the weight says
---- only whether an instance takes part (0: no). In slow start, or of less weight for what its ghosts saw, it takes part in the share
---- `warmth` of the picks (0 < warmth <= 1, nil: warm): as a factor of the cost it would keep an instance from ever being tried while the
---- others have little to do.
+--- The least (in-flight + 1) / limit × (latency / base_latency)³; ties at random. Cubed, so that one that is several times slower than
+--- normal gets calls only when the others are nearly full: a few in a hundred there already make the P99 (docs/benchmarks). The limit is
+--- the capacity here, so the weight says only whether an instance takes part (0: no). In slow start, or of less weight for what its
+--- ghosts saw, it takes part in the share `warmth` of the picks (0 < warmth <= 1, nil: warm): as a factor of the cost it would keep an
+--- instance from ever being tried while the others have little to do.
 function M.least_load(candidates, n, rng)
   local best, best_cost, ties = 1, nil, 0
   for i = 1, n do
     local c = candidates[i]
     local slowness = c.latency_s / c.base_latency_s
     if slowness < 1 then slowness = 1 end
-    local cost = c.weight > 0 and (c.in_flight + 1) / c.limit * slowness or math.huge
+    local cost = c.weight > 0 and (c.in_flight + 1) / c.limit * slowness * slowness * slowness or math.huge
     local warmth = c.warmth
     if warmth and warmth < 1 and rng() >= warmth then cost = cost + SITS_OUT end
     if not best_cost or cost < best_cost then

@@ -59,7 +59,7 @@ internal sealed class AlgorithmsBench(Stage stage, Options options)
             ["least_connections"] = "(in flight + 1) / weight",
             ["peak_ewma_p2c"] = "Finagle's: of two at random the least latency × (in flight + 1), each peak counts whole",
             ["prequal"] = "hot-cold rule at the 0.84 quantile, all instances known instead of probes of a few",
-            ["least_load_absolute"] = "least_load with the latency itself instead of latency / base_latency",
+            ["least_load_absolute"] = "the least (in flight + 1) / limit × latency",
         }, table, chart, new { rows, runs });
     }
 

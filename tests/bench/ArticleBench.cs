@@ -66,7 +66,7 @@ internal sealed class ArticleBench(Stage stage, Options options)
 
     /// <summary>So many callers, each of whom asks again as soon as he has been answered, or a call's time after a failure.</summary>
     private void Crowd(Scenery scenery, string way, int callers) =>
-        Measure($"{callers} in flight", scenery, way, () => OpenLoop.RunCallers(scenery.PortOf(way), scenery.CallOf(way).Bytes(), callers, CallS, _seconds, stage.Cancel));
+        Measure($"{callers} in flight", scenery, way, port => OpenLoop.RunCallers(port, scenery.CallOf(way).Bytes(), callers, CallS, _seconds, stage.Cancel));
 
     /// <summary>A takes four times as long as it did.</summary>
     private void Slow(Scenery scenery, string way)
@@ -95,7 +95,7 @@ internal sealed class ArticleBench(Stage stage, Options options)
                        from kind in new[] { "reset", "status=503", "hang", "status=429" }
                        select (Name: name, Kind: kind, From: random.NextDouble() * 0.99)).ToList();
         var under = new string?[Instances.Length];
-        Open("a month of outages", scenery, way, 40, _monthS, at =>
+        Open("a month of outages", scenery, way, 8, _monthS, at =>
         {
             foreach (var (i, (name, _)) in Instances.Index())
             {
@@ -114,11 +114,12 @@ internal sealed class ArticleBench(Stage stage, Options options)
     }
 
     private void Open(string scene, Scenery scenery, string way, int inFlight, double seconds, Action<double>? play) => Measure(scene, scenery, way,
-        () => OpenLoop.Run(scenery.PortOf(way), scenery.CallOf(way).Bytes(), inFlight / scenery.CallSeconds, seconds, stage.Cancel), seconds, play);
+        port => OpenLoop.Run(port, scenery.CallOf(way).Bytes(), inFlight / scenery.CallSeconds, seconds, stage.Cancel), seconds, play);
 
-    private void Measure(string scene, Scenery scenery, string way, Func<OpenLoopResult> run, double seconds = 0, Action<double>? play = null)
+    private void Measure(string scene, Scenery scenery, string way, Func<int, OpenLoopResult> run, double seconds = 0, Action<double>? play = null)
     {
         using var over = new CancellationTokenSource();
+        var port = scenery.Begin(way);
         var (sum, samples) = (0.0, 0);
         var began = Environment.TickCount64;
         var watch = new Thread(() =>
@@ -139,7 +140,7 @@ internal sealed class ArticleBench(Stage stage, Options options)
         OpenLoopResult result;
         try
         {
-            result = run();
+            result = run(port);
         }
         finally
         {
@@ -182,7 +183,7 @@ internal sealed class ArticleBench(Stage stage, Options options)
             ["providers"] = "the simulator: A and B of ceiling 50, C of 20, calls of 0.8 s, log-normal with sigma 0.12 (so that a well provider's own P99 is 1.06 s)",
             ["ways"] = $"\"{Scenery.One}\": plain nginx before A; \"{Scenery.Turns}\": plain nginx, round robin over the three, nothing that fails over; the others: Evenkeel's node with this algorithm, one worker, queue of 100 places and 2 s",
             ["scenes"] = $"{_seconds:0} s each; the surge {_seconds * 2:0} s with 12 s instead of 0.8 s in the middle third, 45 in flight; jitter: A four times slower for 1.5 of 4 s, B bears 5, 30 in flight; A four times slower: 60 in flight",
-            ["month"] = $"30 days in {_monthS:0} s; calls of 80 ms, failover times a tenth of the defaults; every instance is out four times, for 0.2 % each: reset, 503, silence, 429. An incident: a day on which over 1 % of the requests failed",
+            ["month"] = $"30 days in {_monthS:0} s; calls of 80 ms, 8 in flight, failover times a tenth of the defaults; every instance is out four times, for 0.2 % each: reset, 503, silence, 429. An incident: a day on which over 1 % of the requests failed",
         }, table, chart, new { rounds = _rounds }, story);
     }
 
@@ -196,17 +197,22 @@ internal sealed class ArticleBench(Stage stage, Options options)
 
         private readonly ProviderSimulator _providers;
         private readonly Dictionary<string, int> _ports;
+        private readonly Stage _stage;
+        private readonly string _yaml;
+        private Node? _node;
+        private int _nodes;
 
         public Scenery(Stage stage, string name, double callSeconds, double scale)
         {
             CallSeconds = callSeconds;
+            _stage = stage;
             _providers = ProviderSimulator.StartAsync(new ProviderOptions
             {
                 LedgerLimit = 0,
                 Instances = [.. Instances.Select(instance => new InstanceOptions(instance.Name) { Settings = Settings(instance.Ceiling) })],
             }).GetAwaiter().GetResult();
             string Ms(double seconds) => string.Create(CultureInfo.InvariantCulture, $"{seconds * scale * 1000:0}ms");
-            var node = Node.Start(stage, "evenkeel-" + name, $$"""
+            _yaml = $$"""
                 instances:
                 {{string.Concat(Instances.Select(one => $"  - {{name: {one.Name}, base_url: \"{this[one.Name].BaseUrl}\", weight: {one.Ceiling}, max_connections: {one.Ceiling}, base_latency: {Ms(CallS)}, timeouts: {{total: {Ms(30)}, first_token: {Ms(10)}}}}}\n"))}}
                 pools:
@@ -214,19 +220,31 @@ internal sealed class ArticleBench(Stage stage, Options options)
                 failover_config:
                   circuit_breaker: {sliding_window: {{Ms(60)}}, recovery_timeout: {{Ms(30)}}}
                   fallback: {cache_ttl: 0s}
-                """, workers: 1);
+                """;
             const string Before = "proxy_next_upstream off; proxy_read_timeout 30s;";
             int Nginx(string form, params string[] instances) => Peers.StartNginx(stage, $"{name}-{form}", [.. instances.Select(instance => this[instance].Port)], "", Before).Port;
-            _ports = Algorithms.ToDictionary(algorithm => algorithm, _ => node.Port);
-            _ports[One] = Nginx("one", "a");
-            _ports[Turns] = Nginx("turns", "a", "b", "c");
+            _ports = new() { [One] = Nginx("one", "a"), [Turns] = Nginx("turns", "a", "b", "c") };
         }
 
         public double CallSeconds { get; }
         public IReadOnlyList<string> Ways => [One, Turns, .. Algorithms];
         public SimulatedInstance this[string name] => _providers[name];
 
-        public int PortOf(string way) => _ports[way];
+        /// <summary>Where this way listens. A node begins each scene anew: what it has learned in one is not to help or hinder it in the next.</summary>
+        public int Begin(string way)
+        {
+            if (_node is not null)
+            {
+                _stage.Stop(_node.Agent);
+                _node = null;
+            }
+            if (_ports.TryGetValue(way, out var port))
+            {
+                return port;
+            }
+            _node = Node.Start(_stage, $"evenkeel-{CallSeconds.ToString(CultureInfo.InvariantCulture)}-{_nodes++}", _yaml, workers: 1);
+            return _node.Port;
+        }
 
         public Call CallOf(string way)
         {

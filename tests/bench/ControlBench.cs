@@ -60,12 +60,12 @@ internal sealed class ControlBench(Stage stage, Options options)
             await PushesAsync("3 instances");
             await ProbesAsync(providers);
             var memory = Megabytes();
+            await ColdStartsAsync(["up", "--state", shown]);
             await GrowAsync(providers);
             await RestAsync($"{_instances} instances");
             await PushesAsync($"{_instances} instances");
             await ReloadsAsync(providers);
             var grown = Megabytes();
-            await ColdStartsAsync(["up", "--state", shown]);
             Write(machine, memory, grown);
         }
         finally

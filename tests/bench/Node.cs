@@ -10,7 +10,7 @@ namespace Evenkeel.Bench;
 /// The node as it is delivered: the text of the control plane's renderer, the snapshot of its builder, and the agent that starts nginx.
 /// The control plane itself is away, as it may be. Every client's key is <see cref="Call.ClientKey"/>.
 /// </summary>
-internal sealed record Node(int Port, int AdminPort, string Token, int Pid)
+internal sealed record Node(int Port, int AdminPort, string Token, int Pid, Process Agent)
 {
     public static Node Start(Stage stage, string name, string yaml, int workers)
     {
@@ -35,7 +35,7 @@ internal sealed record Node(int Port, int AdminPort, string Token, int Pid)
         {
             Thread.Sleep(50);
         }
-        return new Node(port, admin, token, int.Parse(File.ReadAllText(pidFile)));
+        return new Node(port, admin, token, int.Parse(File.ReadAllText(pidFile)), agent);
     }
 
     /// <exception cref="BenchException">The configuration is not valid.</exception>

@@ -93,6 +93,15 @@ internal sealed class Stage : IDisposable
         throw new BenchException($"{what} does not start: {(File.Exists(log) ? File.ReadAllText(log) : "")}");
     }
 
+    /// <summary>Ends a process that <see cref="Start"/> gave, before its time.</summary>
+    public void Stop(Process process)
+    {
+        if (_processes.Remove(process))
+        {
+            End(process);
+        }
+    }
+
     public void Dispose()
     {
         foreach (var process in _processes.AsEnumerable().Reverse())

@@ -107,14 +107,15 @@ local function new_run(scenario, algorithm, seed)
   live.ewma = algorithm == "peak_ewma_p2c" and rules.peak_ewma or our_ewma
   rules.forget()
   local run = setmetatable({
-    scenario = scenario, algorithm = algorithm, seed = seed, sim = simulation.new(seed), clock = clock, rng = numbers(seed), edge = require "evenkeel.edge",
+    scenario = scenario, algorithm = algorithm, seed = seed, sim = simulation.new(seed), clock = clock, rng = numbers(seed),
+    edge = require "evenkeel.edge",
     adapter = require "evenkeel.adapter", pool = { name = "chat", algorithm = algorithm, turn = 0 }, instances = {}, providers = {},
     line = {}, look = {}, took = {}, first = {}, errors = 0, attempts = 0,
   }, Run)
   for i, p in ipairs(scenario.providers()) do
     run.providers[p.name] = p
-    run.instances[i] = { name = p.name, keys = live.keys(p.name), weight = p.limit, max_connections = p.limit, breaker = BREAKER, in_service = true,
-      enabled = true, weight_factor = 1, base_latency_s = p.says_s, idle_s = FIRST_TOKEN_S }
+    run.instances[i] = { name = p.name, keys = live.keys(p.name), weight = p.limit, max_connections = p.limit, breaker = BREAKER,
+      in_service = true, enabled = true, weight_factor = 1, base_latency_s = p.says_s, idle_s = FIRST_TOKEN_S }
   end
   return run
 end
