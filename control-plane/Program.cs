@@ -95,6 +95,7 @@ try
     });
     app.UseRouting();
     app.UseGate();
+    app.UseRefusalOfWritesWhileAway();
 
     app.MapDashboard();
     app.MapHealth();

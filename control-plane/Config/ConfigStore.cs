@@ -2,6 +2,7 @@ using System.Data;
 using System.Text.Json;
 using Dapper;
 using Evenkeel.Auth;
+using Evenkeel.Database;
 using Evenkeel.Secrets;
 using Npgsql;
 
@@ -51,14 +52,29 @@ public abstract record ChangeResult
 /// always starts from the newest document and revision numbers grow in the order in which they come into force. Every
 /// new revision is announced with NOTIFY evenkeel_revision, '&lt;number&gt;'.
 /// </summary>
-public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault)
+public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, DatabaseState databaseState)
 {
+    private volatile StoredConfig? remembered;
+
     public const string Channel = "evenkeel_revision";
 
     private const long LockKey = 0x65766b_0002;
 
-    /// <summary>The configuration in force.</summary>
+    /// <summary>The configuration in force; while the database is away, the one that was read last.</summary>
     public async Task<StoredConfig> LoadAsync(CancellationToken cancel = default)
+    {
+        if (databaseState.IsAway && remembered is { } known) return known;
+        try
+        {
+            return remembered = await ReadAsync(cancel);
+        }
+        catch (NpgsqlException) when (remembered is not null)
+        {
+            return remembered;
+        }
+    }
+
+    private async Task<StoredConfig> ReadAsync(CancellationToken cancel)
     {
         await using var connection = await database.OpenConnectionAsync(cancel);
         await using var transaction = await connection.BeginTransactionAsync(IsolationLevel.RepeatableRead, cancel);

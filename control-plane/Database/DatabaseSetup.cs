@@ -10,6 +10,7 @@ public static class DatabaseSetup
     public static IServiceCollection AddDatabase(this IServiceCollection services, EvenkeelOptions options)
     {
         services.AddSingleton(_ => Open(options));
+        services.AddSingleton<DatabaseState>();
         services.AddSingleton<DbDataSource>(provider => provider.GetRequiredService<NpgsqlDataSource>());   // Quartz asks for this type
         return services;
     }

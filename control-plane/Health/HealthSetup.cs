@@ -10,6 +10,7 @@ public static class HealthSetup
     public static IServiceCollection AddHealth(this IServiceCollection services)
     {
         services.AddSingleton<HealthStore>();
+        services.AddSingleton<HealthMemory>();
         services.AddSingleton<Prober>();
         services.AddHostedService(provider => provider.GetRequiredService<Prober>());
         return services.AddQuartz(quartz => quartz.Every<ProbeJob>("probes", "health", Prober.Tick));

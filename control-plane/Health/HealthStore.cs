@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Dapper;
 using Evenkeel.Config;
+using Evenkeel.Database;
 using Npgsql;
 
 namespace Evenkeel.Health;
@@ -40,8 +41,10 @@ public sealed record InstanceHealth
 }
 
 /// <summary>The due-list and the state of every instance in PostgreSQL. Its clock is the database's, so that all control planes have one.</summary>
-public sealed class HealthStore(NpgsqlDataSource database)
+public sealed class HealthStore(NpgsqlDataSource database, DatabaseState databaseState)
 {
+    private volatile IReadOnlyList<InstanceHealth>? remembered;
+
     private const string FleetSql = """
         select number, array(select instance from instance_health where status = 'down' order by instance)::text[] as down,
             coalesce((select jsonb_object_agg(instance, weight_factor) from ghost_state where weight_factor < 1), '{}')::text as factors
@@ -132,14 +135,33 @@ public sealed class HealthStore(NpgsqlDataSource database)
         await connection.ExecuteAsync(new CommandDefinition(KeepSql, new { results }, cancellationToken: cancel));
     }
 
+    // Whoever probes by an older claim has missed what was found since.
+    private const string ReturnSql = """
+        update instance_health h set
+            since = case when h.status = r.status then h.since else r.since end, status = r.status, consecutive = r.consecutive, turn = h.turn + 1, claimed_until = null
+        from jsonb_to_recordset(@found::jsonb) as r(instance text, status text, since timestamptz, consecutive integer)
+        where h.instance = r.instance;
+        update fleet_state set number = greatest(number, @number) + 1;
+        """;
+
+    /// <summary>Keeps what was found while the database was away, under a number above the nodes'.</summary>
+    public async Task ReturnAsync(IReadOnlyDictionary<string, HealthState> states, long number, CancellationToken cancel = default)
+    {
+        var found = JsonSerializer.Serialize(states.Select(one => new { Instance = one.Key, Status = ConfigJson.Word(one.Value.Status), one.Value.Since, one.Value.Consecutive }), ConfigJson.Options);
+        await using var connection = await database.OpenConnectionAsync(cancel);
+        await connection.ExecuteAsync(new CommandDefinition(ReturnSql, new { found, number }, cancellationToken: cancel));
+    }
+
     private const string ListSql = """
         select instance, status, since, consecutive, outcome, words, kind, latency_ms, node, probed_at, next_at, probes, completions
         from instance_health order by instance
         """;
 
+    /// <summary>While the database is away, as it was told last.</summary>
     public async Task<IReadOnlyList<InstanceHealth>> ListAsync(CancellationToken cancel = default)
     {
+        if (databaseState.IsAway && remembered is { } known) return known;
         await using var connection = await database.OpenConnectionAsync(cancel);
-        return [.. await connection.QueryAsync<InstanceHealth>(new CommandDefinition(ListSql, cancellationToken: cancel))];
+        return remembered = [.. await connection.QueryAsync<InstanceHealth>(new CommandDefinition(ListSql, cancellationToken: cancel))];
     }
 }

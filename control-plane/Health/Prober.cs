@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Threading.Channels;
 using Evenkeel.Config;
+using Evenkeel.Database;
 using Evenkeel.Nodes;
 using Evenkeel.Publishing;
 using Npgsql;
@@ -12,10 +13,12 @@ namespace Evenkeel.Health;
 /// instance's adapter. A Quartz job calls <see cref="TickAsync"/> every second, on one control plane at a time; what is due is claimed
 /// in the database, so that nothing is probed twice, and asked from memory at its own moment within that second.
 /// The nodes take turns, so that with several of them it takes the view of more than one to take an instance out; a node that does
-/// not answer is passed over and says nothing about an instance. Without a live node, or without the database, nothing is probed and
-/// all stays as it is.
+/// not answer is passed over and says nothing about an instance. Without a live node nothing is probed and all stays as it is; without
+/// the database the control plane that leads goes on from memory, and keeps what it has found when the database is back.
 /// </summary>
-public sealed class Prober(HealthStore store, NodeStore nodes, NodeAdmin admin, DesiredState state, TimeProvider time, ILogger<Prober> log) : BackgroundService
+public sealed class Prober(
+    HealthStore store, HealthMemory memory, DatabaseState database, NodeStore nodes, NodeMemory nodeMemory, NodeAdmin admin, DesiredState state, Publisher publisher, TimeProvider time, ILogger<Prober> log)
+    : BackgroundService
 {
     public static readonly TimeSpan Tick = TimeSpan.FromSeconds(1);
 
@@ -28,7 +31,11 @@ public sealed class Prober(HealthStore store, NodeStore nodes, NodeAdmin admin, 
 
     private sealed record Plan(InstanceConfig Instance, HealthCheckConfig Check, string? Model);
 
-    private (Desired Of, IReadOnlyDictionary<string, Plan> Plans)? planned;
+    private sealed record Planned(Desired Of, IReadOnlyDictionary<string, Plan> Plans);
+
+    private volatile Planned? planned;
+    private readonly ConcurrentDictionary<string, bool> underWay = new();      // of the probes from memory
+    private long turn;
 
     /// <summary>Claims what is due within the next second and begins with it; returns before it is done.</summary>
     public async Task TickAsync(CancellationToken cancel)
@@ -55,8 +62,76 @@ public sealed class Prober(HealthStore store, NodeStore nodes, NodeAdmin admin, 
         base.Dispose();
     }
 
+    protected override Task ExecuteAsync(CancellationToken stopping) => Task.WhenAll(KeepAsync(stopping), GoOnFromMemoryAsync(stopping));
+
+    private async Task GoOnFromMemoryAsync(CancellationToken stopping)
+    {
+        var due = new Dictionary<string, long>();
+        using var clock = new PeriodicTimer(Tick, time);
+        while (true)
+        {
+            try
+            {
+                await clock.WaitForNextTickAsync(stopping);
+                if (database.IsAway)
+                {
+                    if (nodeMemory.Leads && state.Current is { } desired) ProbeWhatIsDue(desired, due, stopping);
+                    continue;
+                }
+                due.Clear();
+                if (memory.Waiting is not { Count: > 0 } waiting) continue;
+                await store.ReturnAsync(waiting, memory.Fleet.Number, stopping);
+                memory.Kept();
+                publisher.Wake();
+            }
+            catch (Exception failure) when (!stopping.IsCancellationRequested)
+            {
+                if (failure is not NpgsqlException) HealthLog.Failed(log, failure);
+            }
+            catch (OperationCanceledException)
+            {
+                return;
+            }
+        }
+    }
+
+    private void ProbeWhatIsDue(Desired desired, Dictionary<string, long> due, CancellationToken stopping)
+    {
+        var live = nodeMemory.Nodes.Where(node => node.Live).ToList();
+        if (live.Count == 0) return;
+        foreach (var (name, plan) in PlansOf(desired))
+        {
+            var isDown = memory.Of(name).Status == HealthStatus.Down;
+            var interval = isDown && plan.Check.Interval > Tick ? Tick : plan.Check.Interval;
+            long In(double intervals) => time.GetTimestamp() + (long)(interval.TotalSeconds * intervals * time.TimestampFrequency);
+            due.TryAdd(name, In(isDown ? 0 : Random.Shared.NextDouble()));
+            if (due[name] > time.GetTimestamp() || !underWay.TryAdd(name, true)) continue;
+            due[name] = In(0.9 + (0.2 * Random.Shared.NextDouble()));
+            _ = ProbeFromMemoryAsync(new ProbeClaim(name, memory.Of(name), turn++, TimeSpan.Zero), plan, live, stopping);
+        }
+    }
+
+    private async Task ProbeFromMemoryAsync(ProbeClaim claim, Plan plan, IReadOnlyList<Node> live, CancellationToken stopping)
+    {
+        try
+        {
+            var outcome = await ProbeAsync(claim, plan, live, stopping);
+            if (!memory.Found(claim.Instance, outcome.State, time.GetUtcNow().UtcDateTime)) return;
+            Say(outcome);
+            publisher.Wake();
+        }
+        catch (Exception failure) when (failure is not OperationCanceledException)
+        {
+            HealthLog.Failed(log, failure);
+        }
+        finally
+        {
+            underWay.TryRemove(claim.Instance, out _);
+        }
+    }
+
     // Results that come while others are being written are written together.
-    protected override async Task ExecuteAsync(CancellationToken stopping)
+    private async Task KeepAsync(CancellationToken stopping)
     {
         var batch = new List<ProbeOutcome>();
         while (true)
@@ -90,7 +165,7 @@ public sealed class Prober(HealthStore store, NodeStore nodes, NodeAdmin admin, 
         var blocks = desired.Document.FailoverByInstance();
         var plans = desired.Document.Instances.Where(instance => instance.Enabled && !instance.Drain)
             .ToDictionary(instance => instance.Name, instance => new Plan(instance, blocks[instance.Name].HealthCheck, Probe.ModelOf(desired.Document, instance)));
-        planned = (desired, plans);
+        planned = new Planned(desired, plans);
         return plans;
     }
 

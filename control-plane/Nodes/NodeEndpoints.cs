@@ -1,5 +1,6 @@
 using System.Text;
 using Evenkeel.Config;
+using Evenkeel.Database;
 using Evenkeel.Publishing;
 using Microsoft.AspNetCore.Http.HttpResults;
 
@@ -42,7 +43,11 @@ public sealed record Refusal(long Revision, string Stage, string Words, DateTime
 /// Where the gateway stands. Acknowledged: there is a live node, and every live one has acknowledged the newest revision. Faults is what
 /// the newest snapshot had to leave out, like an instance whose key cannot be resolved.
 /// </summary>
-public sealed record GatewayStatus(long Revision, bool Acknowledged, IReadOnlyList<NodeView> Nodes, IReadOnlyList<ConfigFault> Faults);
+public sealed record GatewayStatus(long Revision, bool Acknowledged, IReadOnlyList<NodeView> Nodes, IReadOnlyList<ConfigFault> Faults)
+{
+    /// <summary>This is told from memory, and nothing can be changed.</summary>
+    public bool DatabaseAway { get; init; }
+}
 
 /// <summary>The nodes as the operator sees them.</summary>
 public static class NodeEndpoints
@@ -62,14 +67,15 @@ public static class NodeEndpoints
         app.MapAgents();
     }
 
-    private static async Task<Ok<GatewayStatus>> Status(NodeViews views, ConfigStore configs, DesiredState state, CancellationToken cancel)
+    private static async Task<Ok<GatewayStatus>> Status(NodeViews views, ConfigStore configs, DesiredState state, DatabaseState database, CancellationToken cancel)
     {
-        var revision = await configs.RevisionAsync(cancel);
+        var isAway = database.IsAway;
+        var revision = isAway && state.Current is { } known ? known.Revision : await configs.RevisionAsync(cancel);
         var desired = state.Current;      // one and the same for all of the answer
         var nodes = await views.ListAsync(desired, cancel);
         var live = nodes.Where(node => node.Live).ToList();
         var acknowledged = desired?.Revision == revision && live.Count > 0 && live.All(node => node.Acknowledged);
-        return TypedResults.Ok(new GatewayStatus(revision, acknowledged, nodes, desired?.Snapshot.Faults ?? []));
+        return TypedResults.Ok(new GatewayStatus(revision, acknowledged, nodes, desired?.Snapshot.Faults ?? []) { DatabaseAway = isAway });
     }
 
     private static async Task<Ok<IReadOnlyList<NodeView>>> List(NodeViews views, CancellationToken cancel) => TypedResults.Ok(await views.ListAsync(cancel));
@@ -92,16 +98,18 @@ public static class NodeEndpoints
 }
 
 /// <summary>Stored nodes, with their refusals, held against what they should run.</summary>
-public sealed class NodeViews(NodeStore nodes, DesiredState state, Renderer renderer)
+public sealed class NodeViews(NodeStore nodes, NodeMemory memory, DatabaseState database, DesiredState state, Renderer renderer)
 {
+    private volatile IReadOnlyDictionary<string, NodeReport> refusals = new Dictionary<string, NodeReport>();
+
     public Task<IReadOnlyList<NodeView>> ListAsync(CancellationToken cancel) => ListAsync(state.Current, cancel);
 
     /// <param name="desired">What the nodes are judged against; null: nothing was published yet.</param>
     /// <param name="cancel">Up to the answer.</param>
     public async Task<IReadOnlyList<NodeView>> ListAsync(Desired? desired, CancellationToken cancel)
     {
-        var refusals = await nodes.RefusalsAsync(cancel);
-        return [.. (await nodes.ListAsync(cancel)).Select(node => View(node, desired, refusals.GetValueOrDefault(node.Name)))];
+        if (!database.IsAway) refusals = await nodes.RefusalsAsync(cancel);
+        return [.. (database.IsAway ? memory.Nodes : await nodes.ListAsync(cancel)).Select(node => View(node, desired, refusals.GetValueOrDefault(node.Name)))];
     }
 
     private NodeView View(Node node, Desired? desired, NodeReport? refusal)

@@ -1,3 +1,4 @@
+using Evenkeel.Database;
 using Npgsql;
 
 namespace Evenkeel.Nodes;
@@ -7,7 +8,7 @@ namespace Evenkeel.Nodes;
 /// deals shares: it holds an advisory lock, which PostgreSQL gives to another as soon as this process is gone. While the database is
 /// away, the one that led last goes on.
 /// </summary>
-public sealed class NodeMemory(NpgsqlDataSource database, NodeStore store, TimeProvider time, ILogger<NodeMemory> log) : BackgroundService
+public sealed class NodeMemory(NpgsqlDataSource database, DatabaseState state, NodeStore store, TimeProvider time, ILogger<NodeMemory> log) : BackgroundService
 {
     private const long LockKey = 0x65766b_0016;
     private static readonly TimeSpan Every = TimeSpan.FromMilliseconds(500);
@@ -15,16 +16,14 @@ public sealed class NodeMemory(NpgsqlDataSource database, NodeStore store, TimeP
 
     private volatile IReadOnlyList<Node> nodes = [];
     private volatile bool leads;
-    private volatile bool databaseIsAway;
 
     public IReadOnlyList<Node> Nodes => nodes;
     public bool Leads => leads;
-    public bool DatabaseIsAway => databaseIsAway;
 
     /// <summary>A node said this; it counts while the database cannot say more.</summary>
     public void Observed(string name, NodeStatus? status, string? fault)
     {
-        if (!databaseIsAway) return;
+        if (!state.IsAway) return;
         nodes = [.. nodes.Select(node => node.Name != name ? node : node with
         {
             Status = status,
@@ -37,6 +36,7 @@ public sealed class NodeMemory(NpgsqlDataSource database, NodeStore store, TimeP
     protected override async Task ExecuteAsync(CancellationToken stopping)
     {
         NpgsqlConnection? connection = null;
+        var failures = 0;
         try
         {
             while (!stopping.IsCancellationRequested)
@@ -49,11 +49,11 @@ public sealed class NodeMemory(NpgsqlDataSource database, NodeStore store, TimeP
                     // Held already: it is taken once more, which harms nobody, and shows that the connection lives.
                     await using (var take = new NpgsqlCommand($"select pg_try_advisory_lock({LockKey})", connection)) leads = (bool)(await take.ExecuteScalarAsync(bounded.Token))!;
                     nodes = await store.ListAsync(bounded.Token);
-                    databaseIsAway = false;
+                    (state.IsAway, failures) = (false, 0);
                 }
                 catch (Exception away) when (!stopping.IsCancellationRequested && away is NpgsqlException or OperationCanceledException)
                 {
-                    databaseIsAway = true;
+                    state.IsAway = ++failures > 1;     // one may be a connection that was kept from before
                     if (connection is not null) await connection.DisposeAsync();
                     connection = null;
                 }

@@ -14,7 +14,7 @@ namespace Evenkeel.Publishing;
 /// Quartz, whose store is that database, does not.
 /// </summary>
 public sealed class Publisher(
-    ConfigStore configs, SecretResolver secrets, HealthStore health, NodeStore nodes, NodeAdmin admin, DesiredState state, NodeMemory memory, NpgsqlDataSource database, TimeProvider time, ILogger<Publisher> log)
+    ConfigStore configs, SecretResolver secrets, HealthStore health, HealthMemory healthMemory, NodeStore nodes, NodeAdmin admin, DesiredState state, NodeMemory memory, NpgsqlDataSource database, TimeProvider time, ILogger<Publisher> log)
     : BackgroundService
 {
     private static readonly TimeSpan Tick = TimeSpan.FromSeconds(1);
@@ -27,6 +27,7 @@ public sealed class Publisher(
     private readonly SemaphoreSlim woken = new(0, 1);
     private long lastReconciled;
     private bool databaseIsAway;
+    private IReadOnlyDictionary<string, ResolvedSecret> resolved = new Dictionary<string, ResolvedSecret>();    // of the document in force
 
     /// <summary>Reads the newest revision and the nodes, and lets every node be looked at. Returns before they are.</summary>
     public async Task ReconcileAsync(CancellationToken cancel)
@@ -115,6 +116,7 @@ public sealed class Publisher(
         {
             await ReadDesiredAsync(bounded.Token);
             await ReadNodesAsync(bounded.Token);
+            await health.ListAsync(bounded.Token);      // to be told while the database is away
             if (databaseIsAway) PublishingLog.DatabaseIsBack(log);
             databaseIsAway = false;
         }
@@ -122,7 +124,16 @@ public sealed class Publisher(
         {
             if (!databaseIsAway) PublishingLog.DatabaseIsAway(log, away.Message);
             databaseIsAway = true;
+            LayOver();
         }
+    }
+
+    // What the probes find while the database is away goes to the nodes all the same.
+    private void LayOver()
+    {
+        if (state.Current is not { } current || healthMemory.Fleet is not { } fleet || fleet.Number <= current.Snapshot.State) return;
+        if (!References(current.Document).All(resolved.ContainsKey)) return;
+        state.Set(new Desired(current.Document, SnapshotBuilder.Build(current.Document, current.Revision, fleet, reference => resolved[reference])));
     }
 
     private async Task ReadDesiredAsync(CancellationToken cancel)
@@ -130,14 +141,14 @@ public sealed class Publisher(
         var current = state.Current;
         var revision = await configs.RevisionAsync(cancel);
         if (revision == 0) return;
-        var fleet = await health.FleetAsync(cancel);
+        var fleet = healthMemory.Read(await health.FleetAsync(cancel));
 
         // The same revision can come to mean another snapshot: a file may hold another key by now, a missing one may be there.
         var same = current is not null && current.Revision == revision;
         if (same && current!.Snapshot.State == fleet.Number && current.Snapshot.Faults.Count == 0 && !References(current.Document).Any(reference => reference.StartsWith("file:", StringComparison.Ordinal))) return;
 
         var stored = same ? new StoredConfig(revision, "", current!.Document) : await configs.LoadAsync(cancel);
-        var resolved = await secrets.ResolveAsync([.. References(stored.Document)], cancel);
+        resolved = await secrets.ResolveAsync([.. References(stored.Document)], cancel);
         var snapshot = SnapshotBuilder.Build(stored.Document, stored.Revision, fleet, reference => resolved[reference]);
         if (same && (snapshot.State, snapshot.Digest) == (current!.Snapshot.State, current.Snapshot.Digest)) return;
 

@@ -64,6 +64,24 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
         return connection;
     }
 
+    /// <summary>Takes the database away from this control plane, or gives it back; other databases of the server go on.</summary>
+    public async Task SetDatabaseAsync(bool away)
+    {
+        var connection = new NpgsqlConnectionStringBuilder(ConnectionString);
+        var name = connection.Database!;
+        connection.Database = "postgres";
+        await using var server = new NpgsqlConnection(connection.ConnectionString);
+        await server.OpenAsync();
+        await ExecuteAsync($"alter database {name} with allow_connections {!away}");
+        if (away) await ExecuteAsync($"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
+
+        async Task ExecuteAsync(string sql)
+        {
+            await using var command = new NpgsqlCommand(sql, server);
+            await command.ExecuteNonQueryAsync();
+        }
+    }
+
     protected override void ConfigureWebHost(IWebHostBuilder builder)
     {
         string Written(string name, string text)

@@ -56,6 +56,27 @@ public sealed class ProberTests(PostgresFixture postgres) : IAsyncLifetime
     }
 
     [Fact]
+    public async Task Without_the_database_probes_go_on_and_what_they_find_reaches_the_nodes_and_is_kept_when_it_is_back()
+    {
+        await admin.ApplyAsync(Config(["a", "b"]));
+        await RegisterAsync(("one", node));
+        await StatusAsync("a", "up");
+        await StatusAsync("b", "up");
+
+        await controlPlane.SetDatabaseAsync(away: true);
+        node.Door = (name, _) => name == "a" ? (503, "server_error", "{}") : (200, null, "{}");
+        await NodeCalls.EventuallyAsync("the node has it", () => !Healthy(node, "a") && Healthy(node, "b"));
+        node.Door = (name, _) => name == "b" ? (503, "server_error", "{}") : (200, null, "{}");
+        await NodeCalls.EventuallyAsync("and the next", () => Healthy(node, "a") && !Healthy(node, "b"));
+
+        await controlPlane.SetDatabaseAsync(away: false);
+        await StatusAsync("b", "down");
+        await NodeCalls.EventuallyAsync("acknowledged", async () => await admin.StatusAsync() is var status && status.GetProperty("acknowledged").GetBoolean() && !status.GetProperty("database_away").GetBoolean());
+        node.Door = (_, _) => (200, null, "{}");
+        await NodeCalls.EventuallyAsync("it is probed as before", () => Healthy(node, "b"));
+    }
+
+    [Fact]
     public async Task A_node_that_cannot_be_reached_says_nothing_about_the_instances()
     {
         await admin.ApplyAsync(Config(["a"]));

@@ -173,14 +173,21 @@ public sealed class PublisherTests(PostgresFixture postgres) : IAsyncLifetime
         var revision = await admin.ApplyAsync(NodeCalls.Config());
         await AcknowledgedAsync(revision, ("one", node));
 
-        await SetDatabaseAsync(away: true);
-        Assert.Equal(HttpStatusCode.ServiceUnavailable, (await admin.GetAsync("/api/v1/status")).StatusCode);
+        await controlPlane.SetDatabaseAsync(away: true);
+        await NodeCalls.EventuallyAsync("it is known that the database is away", async () =>
+            await admin.GetAsync("/api/v1/status") is { IsSuccessStatusCode: true } answer && (await answer.Content.ReadFromJsonAsync<JsonElement>()).GetProperty("database_away").GetBoolean());
+        foreach (var path in new[] { "status", "nodes", "nodes/one", "config", "instances", "pools", "clients", "health" })
+            Assert.True((await admin.GetAsync("/api/v1/" + path)) is { StatusCode: HttpStatusCode.OK }, path);
+        Assert.Equal(revision, (await admin.StatusAsync()).GetProperty("revision").GetInt64());
+        using var write = await admin.PutAsync("/api/v1/config", Body.Yaml(NodeCalls.Config(weight: 7)));
+        Assert.Equal(HttpStatusCode.ServiceUnavailable, write.StatusCode);
+        Assert.Contains("The database is away", await write.Content.ReadAsStringAsync());
         node.Forget();
         await NodeCalls.EventuallyAsync("the node has its snapshot again", () => node.Revision == revision);
         Assert.Equal(HttpStatusCode.OK, (await agent.PollAsync("one", node.Url)).StatusCode);
 
-        await SetDatabaseAsync(away: false);
-        await NodeCalls.EventuallyAsync("a write works", async () => (await admin.GetAsync("/api/v1/config")).IsSuccessStatusCode);
+        await controlPlane.SetDatabaseAsync(away: false);
+        await NodeCalls.EventuallyAsync("it is known to be back", async () => !(await admin.StatusAsync()).GetProperty("database_away").GetBoolean());
         await AcknowledgedAsync(await admin.ApplyAsync(NodeCalls.Config(weight: 5)), ("one", node));
         await AfterReconcilesAsync(1);
     }
@@ -240,17 +247,6 @@ public sealed class PublisherTests(PostgresFixture postgres) : IAsyncLifetime
             var before = await FiredAsync();
             await NodeCalls.EventuallyAsync("the reconcile job runs", async () => await FiredAsync() > before);
         }
-    }
-
-    private async Task SetDatabaseAsync(bool away)
-    {
-        var connection = new NpgsqlConnectionStringBuilder(controlPlane.ConnectionString);
-        var name = connection.Database!;
-        connection.Database = "postgres";
-        await using var server = new NpgsqlConnection(connection.ConnectionString);
-        await server.OpenAsync();
-        await server.ExecuteAsync($"alter database {name} with allow_connections {!away}");
-        if (away) await server.ExecuteAsync("select pg_terminate_backend(pid) from pg_stat_activity where datname = @name", new { name });
     }
 
     private static bool Acknowledged(JsonElement status) => status.GetProperty("acknowledged").GetBoolean();
