@@ -48,7 +48,7 @@ catch (OperationCanceledException)
     Console.Error.WriteLine("evenkeel-chaos: interrupted");
     return 130;
 }
-catch (Exception fault) when (fault is InvalidOperationException or System.Net.Sockets.SocketException or IOException or HttpRequestException)
+catch (Exception fault) when (fault is InvalidOperationException or System.Net.Sockets.SocketException or IOException or HttpRequestException or System.Text.Json.JsonException)
 {
     Console.Error.WriteLine($"evenkeel-chaos: {fault.Message}");
     return 1;

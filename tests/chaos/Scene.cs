@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Text.Json;
 using System.Text.Json.Nodes;
 using Evenkeel.Failover;
 using Evenkeel.Provider;
@@ -172,7 +173,7 @@ internal sealed class Scene : IAsyncDisposable
             {
                 said = await unrest();
             }
-            catch (Exception fault) when (fault is HttpRequestException or InvalidOperationException or IOException or TaskCanceledException)
+            catch (Exception fault) when (fault is HttpRequestException or InvalidOperationException or IOException or TaskCanceledException or JsonException)
             {
                 said = fault.Message;
             }
