@@ -11,8 +11,8 @@ export LC_ALL=C.UTF-8
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 results=$root/tests/results
-all_parts=(lint lua unit launcher e2e browser failover bench)
-other_parts=(chaos containers)      # only when they are named
+all_parts=(lint lua unit launcher e2e browser failover chaos bench)
+other_parts=(containers)      # only when they are named
 kit_options=() chaos_options=()
 passed=0 failed=0 skipped=0
 table=''

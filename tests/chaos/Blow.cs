@@ -18,8 +18,10 @@ internal enum Counters
     Exact,
     /// <summary>A killed worker takes its last moments along.</summary>
     LastMomentsLost,
-    /// <summary>The node began anew, or calls were lost on their way: not compared.</summary>
-    NotCompared,
+    /// <summary>Calls were lost on their way: node and database agree, the providers know less or more.</summary>
+    LedgerDiffers,
+    /// <summary>The node began anew, and what the database had not read yet is gone.</summary>
+    BegunAnew,
 }
 
 /// <summary>One thing that is done to the stack while it serves.</summary>
@@ -74,23 +76,23 @@ internal sealed record Blow(string Name, string What, Cost Cost, Counters Counte
             scene.Kill(Worker(scene, random));
             return Seconds(random, 1, 2, cancel);
         }),
-        new("workers-killed", "kill -9 of all workers at once", Cost.Connections, Counters.NotCompared, false, (scene, random, cancel) =>
+        new("workers-killed", "kill -9 of all workers at once", Cost.Connections, Counters.LastMomentsLost, false, (scene, random, cancel) =>
         {
             foreach (var pid in scene.Stack.WorkerPids()) scene.Kill(pid);
             return Seconds(random, 1, 3, cancel);
         }),
-        new("master-killed", "kill -9 of nginx's master: its workers end, the agent starts another", Cost.Connections, Counters.NotCompared, true, (scene, random, cancel) =>
+        new("master-killed", "kill -9 of nginx's master: its workers end, the agent starts another", Cost.Connections, Counters.BegunAnew, true, (scene, random, cancel) =>
         {
             scene.Kill(scene.Pid("nginx"));
             return Seconds(random, 1, 3, cancel);
         }),
-        new("nginx-and-control-plane-killed", "kill -9 of nginx's master and of the control plane: the node comes up with what it has on disk", Cost.Connections, Counters.NotCompared, false, (scene, random, cancel) =>
+        new("nginx-and-control-plane-killed", "kill -9 of nginx's master and of the control plane: the node comes up with what it has on disk", Cost.Connections, Counters.BegunAnew, false, (scene, random, cancel) =>
         {
             scene.Kill(scene.Pid("control-plane"));
             scene.Kill(scene.Pid("nginx"));
             return Seconds(random, 5, 10, cancel);
         }),
-        new("provider-resets", "a provider resets its connections and refuses new ones", Cost.Errors, Counters.NotCompared, false, async (scene, random, cancel) =>
+        new("provider-resets", "a provider resets its connections and refuses new ones", Cost.Errors, Counters.LedgerDiffers, false, async (scene, random, cancel) =>
         {
             var provider = scene.Providers[$"near-{random.Next(1, 3)}"];
             provider.Down();
@@ -114,10 +116,10 @@ internal sealed record Blow(string Name, string What, Cost Cost, Counters Counte
             }
         })
         { Impossible = scene => scene.Disk is null ? "needs root and unshare: a file system of its own" : null },
-        new("network-silent", "every packet to a provider is lost", Cost.Errors, Counters.NotCompared, true, (scene, random, cancel) => NetworkAsync(scene, network => network.Lose(1), Time(random, 2, 3), cancel)) { Impossible = NoNetwork },
-        new("network-silent-long", "every packet to a provider is lost, for longer than its time-outs", Cost.Errors, Counters.NotCompared, false, (scene, random, cancel) => NetworkAsync(scene, network => network.Lose(1), Time(random, 8, 15), cancel)) { Impossible = NoNetwork },
-        new("network-lossy", "a tenth to a third of the packets to a provider is lost", Cost.Errors, Counters.NotCompared, false, (scene, random, cancel) => NetworkAsync(scene, network => network.Lose(0.1 + random.NextDouble() / 4), Time(random, 4, 8), cancel)) { Impossible = NoNetwork },
-        new("network-slow", "packets from a provider take 50 to 400 ms, give or take a half", Cost.Nothing, Counters.NotCompared, false, (scene, random, cancel) => NetworkAsync(scene, network => network.Delay(random.Next(50, 400)), Time(random, 4, 8), cancel))
+        new("network-silent", "every packet to a provider is lost", Cost.Errors, Counters.LedgerDiffers, true, (scene, random, cancel) => NetworkAsync(scene, network => network.Lose(1), Time(random, 2, 3), cancel)) { Impossible = NoNetwork },
+        new("network-silent-long", "every packet to a provider is lost, for longer than its time-outs", Cost.Errors, Counters.LedgerDiffers, false, (scene, random, cancel) => NetworkAsync(scene, network => network.Lose(1), Time(random, 8, 15), cancel)) { Impossible = NoNetwork },
+        new("network-lossy", "a tenth to a third of the packets to a provider is lost", Cost.Errors, Counters.LedgerDiffers, false, (scene, random, cancel) => NetworkAsync(scene, network => network.Lose(0.1 + random.NextDouble() / 4), Time(random, 4, 8), cancel)) { Impossible = NoNetwork },
+        new("network-slow", "packets from a provider take 50 to 400 ms, give or take a half", Cost.Nothing, Counters.LedgerDiffers, false, (scene, random, cancel) => NetworkAsync(scene, network => network.Delay(random.Next(50, 400)), Time(random, 4, 8), cancel))
         { Impossible = scene => NoNetwork(scene) ?? (scene.Network!.HasDelays ? null : "this kernel has no netem") },
     ];
 

@@ -14,7 +14,7 @@ internal sealed record ChaosOptions
           --short       the blows that CI plays, once (less than a minute)
           --minutes M   all blows in an order drawn from the seed, again and again, for so long (1 to 600; default 10)
           --seed N      order, victims and times of the blows; the last lines tell the one that was used
-          --only NAMES  these blows
+          --only NAMES  these blows, once unless --minutes is told
           --list        what blows there are
 
         As root, with `unshare`, it also fills the disk of the state directory and breaks the network to a provider.
@@ -23,7 +23,7 @@ internal sealed record ChaosOptions
 
     public bool Short { get; init; }
     public bool List { get; init; }
-    public TimeSpan For { get; init; } = TimeSpan.FromMinutes(10);
+    public TimeSpan? For { get; init; }
     public int Seed { get; init; }
     public IReadOnlyList<string> Only { get; init; } = [];
 

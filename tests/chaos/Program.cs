@@ -73,17 +73,16 @@ async Task<int> PlayAsync()
         Console.WriteLine($"  skipped  {blow.Name}: {why}");
     }
     var random = new Random(options.Seed);
-    var uncounted = false;
+    var repeats = !options.Short && (options.Only.Count == 0 || options.For is not null);
     do
     {
         var order = possible.ToArray();
         random.Shuffle(order);
-        // In short, what is compared comes first: no waiting for counters in between.
-        foreach (var blow in options.Short ? order.OrderBy(blow => blow.Counters) : order.AsEnumerable())
+        // In short, what begins anew comes last: no waiting for its counters.
+        if (options.Short) order = [.. order.OrderBy(blow => blow.Counters)];
+        foreach (var blow in order)
         {
-            if (uncounted && blow.Counters != Counters.NotCompared) await Round.CountersAtRestAsync(scene, interrupted.Token);
-            uncounted = blow.Counters == Counters.NotCompared;
-            var outcome = await Round.PlayAsync(scene, blow, random.Next(1, 1_000_000), interrupted.Token);
+            var outcome = await Round.PlayAsync(scene, blow, random.Next(1, 1_000_000), isLast: !repeats && blow == order[^1], interrupted.Token);
             var said = string.Join(", ", outcome.Answers.OrderBy(pair => pair.Key).Select(pair => $"{pair.Value} {Words(pair.Key)}"));
             Console.WriteLine($"  {(outcome.Faults.Count == 0 ? "ok" : "not ok"),-8} {blow.Name,-36} {outcome.Took.TotalSeconds,5:0.0} s, back in {outcome.Back.TotalSeconds:0.0} s: {said}");
             foreach (var fault in outcome.Faults) Console.WriteLine($"             {fault}");
@@ -98,7 +97,7 @@ async Task<int> PlayAsync()
             Console.WriteLine($"             the logs until then: {logs}");
         }
     }
-    while (!options.Short && options.Only.Count == 0 && possible.Count > 0 && clock.Elapsed < options.For);
+    while (repeats && possible.Count > 0 && clock.Elapsed < (options.For ?? TimeSpan.FromMinutes(10)));
     Console.WriteLine($"{clock.Elapsed.TotalSeconds:0} s; again: ./evenkeel test chaos{(options.Short ? " --short" : "")}{(options.Only.Count > 0 ? " --only " + string.Join(',', options.Only) : "")} --seed {options.Seed}");
     Console.WriteLine($"{passed} passed, {failed} failed{(skipped > 0 ? $", {skipped} skipped" : "")}");
     return failed == 0 && passed > 0 ? 0 : 1;

@@ -12,20 +12,7 @@ internal static class Round
     private static readonly TimeSpan Bound = TimeSpan.FromSeconds(60);
     private const int AnswersAround = 20;
 
-    /// <summary>Until what the last round left uncounted, if it was not compared, has been added everywhere: the node adds once a second, the database reads it every two.</summary>
-    public static async Task CountersAtRestAsync(Scene scene, CancellationToken cancel)
-    {
-        var last = (-1L, -1L);
-        for (var same = 0; same < 6;)
-        {
-            var now = (await scene.NodeAttemptsAsync(), await scene.StoredAttemptsAsync());
-            same = now == last ? same + 1 : 0;
-            last = now;
-            await Task.Delay(1000, cancel);
-        }
-    }
-
-    public static async Task<Outcome> PlayAsync(Scene scene, Blow blow, int seed, CancellationToken cancel)
+    public static async Task<Outcome> PlayAsync(Scene scene, Blow blow, int seed, bool isLast, CancellationToken cancel)
     {
         var clock = Stopwatch.StartNew();
         var faults = new List<string>();
@@ -72,13 +59,47 @@ internal static class Round
 
         async Task CompareAsync()
         {
-            if (blow.Counters == Counters.NotCompared) return;
-            var entries = scene.Calls.Skip(calls).ToList();
-            // What a killed worker had under way, or had counted in its last moments.
-            var lost = blow.Counters == Counters.Exact ? 0 : entries.Count(entry => entry.At <= struck.AddSeconds(1) && EndedAt(entry) > struck.AddSeconds(-3));
-            string Difference(long counted) => counted <= entries.Count && counted >= entries.Count - lost ? "" : $"{counted} attempts counted, {entries.Count} calls in the providers' ledger";
-            Note("node", await Scene.SettledAsync(async () => Difference(await scene.NodeAttemptsAsync() - node), Bound, cancel));
-            Note("database", await Scene.SettledAsync(async () => Difference(await scene.StoredAttemptsAsync() - stored), Bound, cancel));
+            if (blow.Counters == Counters.BegunAnew)
+            {
+                if (isLast) return;
+                await StandsStillAsync(scene.NodeAttemptsAsync, 3);
+                await StandsStillAsync(scene.StoredAttemptsAsync, 10);
+                return;
+            }
+            if (blow.Counters == Counters.LedgerDiffers)
+            {
+                await StandsStillAsync(scene.NodeAttemptsAsync, 3);
+            }
+            else
+            {
+                var entries = scene.Calls.Skip(calls).ToList();
+                // What a killed worker had under way, or had counted in its last moments.
+                var lost = blow.Counters == Counters.Exact ? 0 : entries.Count(entry => entry.At <= struck.AddSeconds(1) && EndedAt(entry) > struck.AddSeconds(-3));
+                Note("node", await Scene.SettledAsync(async () =>
+                {
+                    var counted = await scene.NodeAttemptsAsync() - node;
+                    return counted <= entries.Count && counted >= entries.Count - lost ? "" : $"{counted} attempts counted, {entries.Count} calls in the providers' ledger";
+                }, Bound, cancel));
+            }
+            Note("database", await Scene.SettledAsync(async () =>
+            {
+                var (told, kept) = (await scene.NodeAttemptsAsync() - node, await scene.StoredAttemptsAsync() - stored);
+                return told == kept ? "" : $"{kept} attempts stored, {told} counted at the node";
+            }, Bound, cancel));
+        }
+
+        // The node adds what its workers counted once a second, the database reads it every two.
+        async Task StandsStillAsync(Func<Task<long>> read, int seconds)
+        {
+            var (last, since) = (-1L, 0);
+            Note("counters", await Scene.SettledAsync(async () =>
+            {
+                var now = await read();
+                since = now == last ? since + 1 : 0;
+                last = now;
+                await Task.Delay(1000, cancel);
+                return since >= seconds ? "" : "they do not stand still";
+            }, Bound, cancel));
         }
     }
 
