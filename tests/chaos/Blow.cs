@@ -55,7 +55,7 @@ internal sealed record Blow(string Name, string What, Cost Cost, Counters Counte
         }),
         new("control-plane-paused", "SIGSTOP of the control plane", Cost.Nothing, Counters.Exact, false, (scene, random, cancel) =>
             scene.PauseAsync([scene.Pid("control-plane")], Time(random, 2, 8), cancel)),
-        new("database-paused", "SIGSTOP of all of PostgreSQL", Cost.Nothing, Counters.Exact, true, (scene, random, cancel) =>
+        new("database-paused", "SIGSTOP of all of PostgreSQL", Cost.Nothing, Counters.Exact, false, (scene, random, cancel) =>
             scene.PauseAsync(Signals.Family(scene.Pid("postgres")), Time(random, 2, 3), cancel)),
         new("database-paused-long", "SIGSTOP of all of PostgreSQL for half a minute", Cost.Nothing, Counters.Exact, false, (scene, random, cancel) =>
             scene.PauseAsync(Signals.Family(scene.Pid("postgres")), Time(random, 25, 35), cancel)),
@@ -69,7 +69,7 @@ internal sealed record Blow(string Name, string What, Cost Cost, Counters Counte
         new("master-paused", "SIGSTOP of nginx's master", Cost.Nothing, Counters.Exact, false, (scene, random, cancel) =>
             scene.PauseAsync([scene.Pid("nginx")], Time(random, 2, 8), cancel)),
         // Longer than the time that half of the attempts may wait for a token, shorter than what a caller bears.
-        new("worker-paused", "SIGSTOP of a worker", Cost.Errors, Counters.Exact, true, (scene, random, cancel) =>
+        new("worker-paused", "SIGSTOP of a worker", Cost.Errors, Counters.Exact, false, (scene, random, cancel) =>
             scene.PauseAsync([Worker(scene, random)], Time(random, 1, 3), cancel)),
         new("worker-killed", "kill -9 of a worker", Cost.Connections, Counters.LastMomentsLost, true, (scene, random, cancel) =>
         {
@@ -81,7 +81,7 @@ internal sealed record Blow(string Name, string What, Cost Cost, Counters Counte
             foreach (var pid in scene.Stack.WorkerPids()) scene.Kill(pid);
             return Seconds(random, 1, 3, cancel);
         }),
-        new("master-killed", "kill -9 of nginx's master: its workers end, the agent starts another", Cost.Connections, Counters.BegunAnew, true, (scene, random, cancel) =>
+        new("master-killed", "kill -9 of nginx's master: its workers end, the agent starts another", Cost.Connections, Counters.BegunAnew, false, (scene, random, cancel) =>
         {
             scene.Kill(scene.Pid("nginx"));
             return Seconds(random, 1, 3, cancel);

@@ -78,7 +78,7 @@ async Task<int> PlayAsync()
     {
         var order = possible.ToArray();
         random.Shuffle(order);
-        // In short, what begins anew comes last: no waiting for its counters.
+        // In short, what is not compared comes last: no waiting for its counters.
         if (options.Short) order = [.. order.OrderBy(blow => blow.Counters)];
         foreach (var blow in order)
         {

@@ -59,9 +59,9 @@ internal static class Round
 
         async Task CompareAsync()
         {
+            if (isLast && blow.Counters > Counters.LastMomentsLost) return;      // nobody needs them at rest
             if (blow.Counters == Counters.BegunAnew)
             {
-                if (isLast) return;
                 await StandsStillAsync(scene.NodeAttemptsAsync, 3);
                 await StandsStillAsync(scene.StoredAttemptsAsync, 10);
                 return;
