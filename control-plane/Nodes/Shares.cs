@@ -66,14 +66,23 @@ public static class Shares
         return answering.Select((holder, i) => (holder.Node, Part: dealt[i])).ToDictionary(part => part.Node, part => part.Part);
     }
 
+    // Parts are dealt anew only when somebody is short, has too little to begin with, or there is less than they hold. Else they stay, and
+    // what nobody holds goes to those who lack most: if each ripple were dealt anew, a little would be under way, and idle, for many rounds.
     private static int[] Targets(int available, List<Holder> answering)
     {
         var targets = ByLoad(available, answering);
         var held = answering.Select(holder => holder.Held ?? -1).ToArray();
         var least = available >= answering.Count ? 1 : 0;
-        var isWhole = held.Sum(part => (long)part) == available && held.All(part => part >= least);
+        var left = available - held.Sum(part => (long)part);
         var isShort = answering.Where((holder, i) => holder.InFlight >= ShortAt * held[i] && targets[i] >= (WorthIt * held[i]) + 1).Any();
-        return isWhole && !isShort ? held : targets;
+        if (isShort || left < 0 || held.Any(part => part < least)) return targets;
+        foreach (var i in Enumerable.Range(0, held.Length).OrderByDescending(i => targets[i] - held[i]))
+        {
+            var more = (int)Math.Min(Math.Max(targets[i] - held[i], 0), left);
+            held[i] += more;
+            left -= more;
+        }
+        return held;
     }
 
     // A part in equal parts, the rest by load; whole numbers by the largest remainders; at least 1 each, where there is enough.

@@ -69,6 +69,13 @@ public sealed class SharesTests
     }
 
     [Fact]
+    public void What_nobody_holds_is_not_left_over_while_parts_follow_small_changes_of_the_load()
+    {
+        var parts = Deal(189, new Holder("a", 17, 0), new Holder("b", 90, 90), new Holder("c", 81, 81));
+        Assert.Equal(189, parts.Values.Sum());
+    }
+
+    [Fact]
     public void However_nodes_come_go_fall_silent_and_load_changes_calls_never_exceed_the_ceiling_and_it_is_all_dealt_in_the_end()
     {
         var seeds = from ceiling in Gen.Choose(1, 200) from seed in Gen.Choose(0, 1_000_000) select (ceiling, seed);
