@@ -1,6 +1,8 @@
 using System.Net.Http.Headers;
 using System.Text;
 using Evenkeel.Auth;
+using Evenkeel.Nodes;
+using Evenkeel.Tests.Nodes;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Mvc.Testing;
 using Microsoft.AspNetCore.TestHost;
@@ -16,6 +18,7 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
     public const string NodeToken = "node-token-of-the-test";
 
     private readonly string _directory = Directory.CreateTempSubdirectory("evenkeel-cp-").FullName;
+    private bool _databaseIsAway;
 
     private ControlPlane(string connectionString) => ConnectionString = connectionString;
 
@@ -59,12 +62,12 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
     /// <summary>For a look past the API.</summary>
     public async Task<NpgsqlConnection> OpenDatabaseAsync()
     {
-        var connection = new NpgsqlConnection(new NpgsqlConnectionStringBuilder(ConnectionString) { SearchPath = "evenkeel" }.ConnectionString);
+        var connection = new NpgsqlConnection(new NpgsqlConnectionStringBuilder(ConnectionString) { SearchPath = "evenkeel", Pooling = false }.ConnectionString);
         await connection.OpenAsync();
         return connection;
     }
 
-    /// <summary>Takes the database away from this control plane, or gives it back; other databases of the server go on.</summary>
+    /// <summary>Takes the database away from this control plane, which has its nodes in memory by then, or gives it back; other databases of the server go on.</summary>
     public async Task SetDatabaseAsync(bool away)
     {
         var connection = new NpgsqlConnectionStringBuilder(ConnectionString);
@@ -72,7 +75,11 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
         connection.Database = "postgres";
         await using var server = new NpgsqlConnection(connection.ConnectionString);
         await server.OpenAsync();
+        var memory = Services.GetRequiredService<NodeMemory>();
+        var nodes = Services.GetRequiredService<NodeStore>();
+        if (away) await NodeCalls.EventuallyAsync("the nodes are remembered", async () => memory.Leads && memory.Nodes.Count == (await nodes.ListAsync()).Count);
         await ExecuteAsync($"alter database {name} with allow_connections {!away}");
+        _databaseIsAway = away;
         if (away) await ExecuteAsync($"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
 
         async Task ExecuteAsync(string sql)
@@ -102,6 +109,7 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
 
     public override async ValueTask DisposeAsync()
     {
+        if (_databaseIsAway) await SetDatabaseAsync(away: false);     // the scheduler ends when it has told its store so
         await base.DisposeAsync();
         Directory.Delete(_directory, recursive: true);
     }

@@ -172,6 +172,7 @@ public sealed class PublisherTests(PostgresFixture postgres) : IAsyncLifetime
     {
         var revision = await admin.ApplyAsync(NodeCalls.Config());
         await AcknowledgedAsync(revision, ("one", node));
+        await AfterReconcilesAsync(2);          // the first of them has ended: all is remembered
 
         await controlPlane.SetDatabaseAsync(away: true);
         await NodeCalls.EventuallyAsync("it is known that the database is away", async () =>
