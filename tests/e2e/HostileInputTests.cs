@@ -97,6 +97,7 @@ public sealed class HostileInputTests(SharedStack shared)
     [InlineData("redirect=http%3A%2F%2F169.254.169.254%2Flatest;code=307")]
     public async Task A_providers_redirect_is_not_followed_and_not_passed_on(string fault)
     {
+        await shared.Stack.Node.ForgiveAsync("first");       // by whichever test it failed before
         shared.Providers["first"].AddFault(fault, times: 5);
         try
         {
@@ -108,6 +109,7 @@ public sealed class HostileInputTests(SharedStack shared)
         finally
         {
             shared.Providers["first"].ClearFaults();
+            await shared.Stack.Node.ForgiveAsync("first");
         }
     }
 
@@ -117,6 +119,7 @@ public sealed class HostileInputTests(SharedStack shared)
     [InlineData("decompression_bomb")]
     public async Task A_provider_whose_answer_has_no_end_or_no_measure_costs_one_attempt_and_memory_stays_bounded(string fault)
     {
+        await shared.Stack.Node.ForgiveAsync("first");
         var before = shared.Stack.Workers.Sum(ResidentKiB);
         shared.Providers["first"].AddFault(fault, times: 1);
         try
@@ -132,6 +135,7 @@ public sealed class HostileInputTests(SharedStack shared)
         finally
         {
             shared.Providers["first"].ClearFaults();
+            await shared.Stack.Node.ForgiveAsync("first");
         }
     }
 

@@ -52,17 +52,14 @@ public sealed class DatabaseTests(PostgresFixture postgres)
         await using var plane = await ControlPlane.StartAsync(postgres);
         using var admin = plane.Admin();
         await admin.PutConfigAsync(Sample.Yaml);
-        var name = new NpgsqlConnectionStringBuilder(plane.ConnectionString).Database;
-        await using var server = new NpgsqlConnection(new NpgsqlConnectionStringBuilder(plane.ConnectionString) { Database = "postgres" }.ConnectionString);
-        await server.OpenAsync();
 
-        await server.ExecuteAsync($"alter database {name} with allow_connections false; select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'");
+        await plane.SetDatabaseAsync(away: true);
         var problem = await admin.SendAsync(HttpMethod.Put, "/api/v1/config", Body.Yaml("{}"), HttpStatusCode.ServiceUnavailable);
         Assert.Equal("The database is away", (string?)problem["title"]);
         await admin.GetAsync("/readyz", HttpStatusCode.ServiceUnavailable);
         Assert.Equal("ok\n", await admin.GetStringAsync("/healthz"));
 
-        await server.ExecuteAsync($"alter database {name} with allow_connections true");
+        await plane.SetDatabaseAsync(away: false);
         Assert.Equal(2, (await admin.GetJsonAsync("/api/v1/instances")).AsArray().Count);
     }
 
