@@ -20,6 +20,7 @@ local slots = require "evenkeel.slots"
 local snapshots = require "evenkeel.snapshot"
 local telemetry = require "evenkeel.telemetry"
 local transport = require "evenkeel.transport"
+local waiting = require "evenkeel.waiting"
 
 local ngx = ngx
 local now = ngx.now
@@ -107,6 +108,7 @@ local function report(attempt, outcome, at)
   if attempt.reported then return end
   attempt.reported = true
   attempt.outcome = outcome
+  waiting.over(attempt)
   meter.attempt(attempt, outcome, at)
   if not attempt.kind then                      -- a probe or a look: it proves a key and a connection, not the service or its account
     if outcome == "ok" and live.unblock(attempt.inst, "auth") then events.add("unblocked", attempt.inst.name, { outcome = outcome }) end
@@ -155,6 +157,7 @@ M.report = report
 
 -- A trial has shown what it was for with its first token; waiting for the end of a long answer would keep a recovered instance out.
 local function first_token(attempt)
+  waiting.over(attempt)
   local inst = attempt.inst
   local at = now()
   if not attempt.kind or live.view(inst, at).breaker ~= "half_open" then return end
@@ -361,6 +364,7 @@ function M.serve()
     if attempt.prefix == "beta" then path = match(inst.path, "^(.-)/v1$") or inst.path path = path .. "/beta" .. sub(uri, 4) end
   end
   attempt.method, attempt.path = method, path
+  if attempt.kind and attempt.body then waiting.begin(inst.name, attempt.call.stream and "stream" or "json", attempt) end
   attempt.first_deadline = attempt.call.stream and min(attempt.deadline, attempt.started + inst.first_token_s) or attempt.deadline
   return perform(attempt)
 end

@@ -21,12 +21,31 @@ local function live_weight(c)
 end
 M.live_weight = live_weight
 
+-- Slow is who takes longer than the operator calls normal, and over SLOW times longer than the quickest, each by its own normal. It has
+-- only TRICKLE of its weight: a few calls in a hundred that take twelve seconds are the whole P99. What it still gets tells when it is
+-- well again, and as the others fill up it gets what they cannot bear. Where all are slow alike, nobody is.
+local SLOW, TRICKLE = 3, 0.02
+
+-- Notes each one's latency / base_latency. @return from which on one is slow
+local function slow_from(candidates, n)
+  local quickest = math.huge
+  for i = 1, n do
+    local c = candidates[i]
+    local ratio = c.latency_s / c.base_latency_s
+    c.ratio = ratio
+    if ratio < quickest and c.weight > 0 then quickest = ratio end
+  end
+  return math.max(1, quickest * SLOW)
+end
+
 --- Random, in proportion to the live weight.
 function M.weighted(candidates, n, rng)
-  local sum = 0
+  local slow, sum = slow_from(candidates, n), 0
   for i = 1, n do
-    local w = live_weight(candidates[i])
-    candidates[i].score = w
+    local c = candidates[i]
+    local w = live_weight(c)
+    if c.ratio > slow then w = w * TRICKLE end
+    c.score = w
     sum = sum + w
   end
   if sum <= 0 then return 1 + math.floor(rng() * n) end
@@ -50,12 +69,12 @@ local SITS_OUT = 1e9
 --- ghosts saw, it takes part in the share `warmth` of the picks (0 < warmth <= 1, nil: warm): as a factor of the cost it would keep an
 --- instance from ever being tried while the others have little to do.
 function M.least_load(candidates, n, rng)
-  local best, best_cost, ties = 1, nil, 0
+  local slow, best, best_cost, ties = slow_from(candidates, n), 1, nil, 0
   for i = 1, n do
     local c = candidates[i]
-    local slowness = c.latency_s / c.base_latency_s
-    if slowness < 1 then slowness = 1 end
+    local slowness = c.ratio > 1 and c.ratio or 1
     local cost = c.weight > 0 and (c.in_flight + 1) / c.limit * slowness * slowness * slowness or math.huge
+    if c.ratio > slow then cost = cost / TRICKLE end
     local warmth = c.warmth
     if warmth and warmth < 1 and rng() >= warmth then cost = cost + SITS_OUT end
     if not best_cost or cost < best_cost then

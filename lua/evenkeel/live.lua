@@ -4,11 +4,14 @@
 -- instance that is at most VIEW_AGE_S old: the hot path then costs a table look-up, not half a dozen shared-dict reads. In-flight
 -- counts are never cached (see slots).
 --
--- Latency is an EWMA of successes: it rises fast and falls slowly, and drifts back to the base latency while there are no samples, so
--- that a once slow instance is tried again. Failures that were fast never feed it; failures that were slow count as their full wait.
+-- Latency is an EWMA of successes: it rises fast and falls slowly. Failures that were fast never feed it; failures that were slow count as
+-- their full wait, and what waits already counts before it has ended (see waiting). While there are no samples it drifts to what is
+-- normal here, so that a once slow instance is tried again: its base latency × the tier's pace, for whole answers of many tokens take
+-- many times the base latency everywhere, and who is only unknown would look many times faster than all others.
 
 local breaker = require "evenkeel.breaker"
 local shares = require "evenkeel.shares"
+local waiting = require "evenkeel.waiting"
 
 local exp, max, min, floor = math.exp, math.max, math.min, math.floor
 
@@ -16,7 +19,8 @@ local M = {}
 
 local VIEW_AGE_S = 0.05
 local RISE, FALL = 0.3, 0.1       -- weight of a new sample above / below the average
-local IDLE_S, DRIFT_S = 10, 30    -- after IDLE_S without a sample, drift to base with this time constant
+local IDLE_S, DRIFT_S = 10, 30    -- after IDLE_S without a sample, drift to what is normal with this time constant
+local PACE_STEP = 1.1             -- the pace follows the median of latency / base_latency in such steps
 
 local dict
 local views = {}
@@ -27,9 +31,11 @@ function M.use(shared)
   views = {}
 end
 
---- Shared-dict keys of one instance, built once per snapshot.
-function M.keys(name)
+--- Shared-dict keys of one instance, built once per snapshot. @param tier whose pace it goes by (the first that has it)
+function M.keys(name, tier)
+  tier = tier or name
   return shares.keys(name, {
+    stream_pace = "ps:" .. tier, json_pace = "pj:" .. tier,
     in_flight = "f:" .. name, cooldown_told = "ct:" .. name, cooldown_by = "cb:" .. name,
     cooldown = "c:" .. name, strikes = "k:" .. name, blocked = "x:" .. name, probe = "p:" .. name,
     no_usage = "nu:" .. name,
@@ -47,17 +53,34 @@ function M.ewma(average, sample)
 end
 
 --- What an average that is `idle_s` old is worth. Pure.
-function M.drift(average, base, idle_s)
-  if not average then return base end
+function M.drift(average, normal, idle_s)
+  if not average then return normal end
   if idle_s <= IDLE_S then return average end
-  return base + (average - base) * exp(-(idle_s - IDLE_S) / DRIFT_S)
+  return normal + (average - normal) * exp(-(idle_s - IDLE_S) / DRIFT_S)
+end
+
+--- The pace after one more sample: up or down by one step, so that it settles at the median whatever the extremes are; never below 1,
+--- the operator's word. Pure.
+function M.next_pace(pace, ratio)
+  if ratio > pace then return pace * PACE_STEP end
+  return max(1, pace / PACE_STEP)
+end
+
+local AT, PACE, NOTED = { stream = "stream_at", json = "json_at" }, { stream = "stream_pace", json = "json_pace" },
+  { stream = "stream_noted", json = "json_noted" }
+
+local function latency(inst, kind, now)
+  local k = inst.keys
+  local average = M.drift(dict:get(k[kind]), inst.base_latency_s * (dict:get(k[PACE[kind]]) or 1), now - (dict:get(k[AT[kind]]) or now))
+  local waits_s = waiting.median_s(inst.name, kind, now)
+  return waits_s and waits_s > average and waits_s or average
 end
 
 local function refresh(v, inst, now)
   local k = inst.keys
   v.at = now
-  v.stream = M.drift(dict:get(k.stream), inst.base_latency_s, now - (dict:get(k.stream_at) or now))
-  v.json = M.drift(dict:get(k.json), inst.base_latency_s, now - (dict:get(k.json_at) or now))
+  v.stream = latency(inst, "stream", now)
+  v.json = latency(inst, "json", now)
   v.breaker, v.open_until = breaker.state(dict, k.breaker, now)
   v.warmth = v.breaker == "closed" and breaker.warmth(dict:get(k.breaker.closed_at), now) or 1
   v.probe_bad = v.breaker == "open" and dict:get(k.probe) == "bad"
@@ -89,7 +112,6 @@ function M.touch(inst)
 end
 
 local STILL_FRESH_S = 1                   -- how old the time of the last sample may be: IDLE_S is told to the second only
-local AT, NOTED = { stream = "stream_at", json = "json_at" }, { stream = "stream_noted", json = "json_noted" }
 
 --- Feed a latency sample. @param kind "stream" | "json"
 function M.observe(inst, kind, seconds, now)
@@ -98,7 +120,9 @@ function M.observe(inst, kind, seconds, now)
   local average = dict:get(key)
   local noted = k[NOTED[kind]]            -- by this worker: within STILL_FRESH_S nothing can have drifted
   if not noted or now - noted > STILL_FRESH_S or now < noted then
-    if average then average = M.drift(average, inst.base_latency_s, now - (dict:get(k[at_key]) or now)) end
+    local pace = dict:get(k[PACE[kind]]) or 1
+    if average then average = M.drift(average, inst.base_latency_s * pace, now - (dict:get(k[at_key]) or now)) end
+    dict:set(k[PACE[kind]], M.next_pace(pace, seconds / inst.base_latency_s))
     dict:set(k[at_key], now)
     k[NOTED[kind]] = now
   end

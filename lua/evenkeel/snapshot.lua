@@ -43,9 +43,20 @@ local function without_null(value)
   return value
 end
 
-local function compile_instance(inst, any_target)
+-- The first tier that has it, by instance: whose pace it goes by.
+local function tiers_of(pools)
+  local of = {}
+  for _, pool in ipairs(pools) do
+    for i, tier in ipairs(pool.tiers) do
+      for _, name in ipairs(tier.instances) do of[name] = of[name] or pool.name .. "/" .. i end
+    end
+  end
+  return of
+end
+
+local function compile_instance(inst, any_target, tier)
   inst.any_target = any_target
-  inst.keys = live.keys(inst.name)
+  inst.keys = live.keys(inst.name, tier)
   inst.door = "unix:run/instances/" .. inst.name .. ".sock"
   inst.base_latency_s = math.max(inst.base_latency_ms, 1) / 1000
   inst.weight_factor = inst.weight_factor or 1
@@ -88,8 +99,9 @@ function M.compile(raw)
     gateway = doc.gateway or {}, instances = {}, pools = {}, models = {}, model_names = {},
     instance_names = {},
   }
+  local tier_of = tiers_of(doc.pools)
   for i, inst in ipairs(doc.instances) do
-    snapshot.instances[inst.name] = compile_instance(inst, snapshot.gateway.link_local_targets)
+    snapshot.instances[inst.name] = compile_instance(inst, snapshot.gateway.link_local_targets, tier_of[inst.name])
     snapshot.instance_names[i] = inst.name
   end
   for _, pool in ipairs(doc.pools) do

@@ -13,6 +13,21 @@ internal static class ProcessCost
 
     public static IReadOnlyList<int> Descendants(int root) => [.. Tree(root).Select(stat => stat.Pid)];
 
+    /// <summary>The process and its descendants run on this core only, or on any but this.</summary>
+    public static void Pin(int root, int core, bool only)
+    {
+        if (!OperatingSystem.IsLinux())
+        {
+            return;
+        }
+        foreach (var pid in Descendants(root))
+        {
+            using var process = System.Diagnostics.Process.GetProcessById(pid);
+            var all = Environment.ProcessorCount >= 64 ? -1L : (1L << Environment.ProcessorCount) - 1;
+            process.ProcessorAffinity = (nint)(only ? 1L << core : all & ~(1L << core));
+        }
+    }
+
     private static List<(int Pid, int Parent, long Ticks)> Tree(int root)
     {
         var all = Directory.EnumerateDirectories("/proc").Select(path => int.TryParse(Path.GetFileName(path), out var pid) ? Read(pid) : null)

@@ -19,10 +19,20 @@ internal sealed class StreamBench(Stage stage, Options options)
         var upstream = Upstream.Start(stage);
         var node = Peers.StartEvenkeel(stage, "streaming", upstream.Streaming);
         var direct = new Peer(Peer.Direct, "", "", upstream.Streaming[0], 0, new Dictionary<string, string>());
+        var nginx = Peers.StartNginx(stage, "streaming", upstream.Streaming, location: "proxy_buffering off;");
+        Peer[] peers = [direct, nginx, node];
+        // A gateway has a core of its own, as it would have; what plays its neighbours shares the others.
+        if (Environment.ProcessorCount > 1)
+        {
+            ProcessCost.Pin(nginx.Pid, 0, only: true);
+            ProcessCost.Pin(node.Pid, 0, only: true);
+            ProcessCost.Pin(upstream.Pid, 0, only: false);
+            ProcessCost.Pin(Environment.ProcessId, 0, only: false);
+        }
         var rounds = new List<Round>();
         for (var round = options.Smoke ? 1 : 0; round < options.Rounds + 1; round++)
         {
-            foreach (var peer in round % 2 == 0 ? [direct, node] : new[] { node, direct })
+            foreach (var peer in peers.Skip(round % peers.Length).Concat(peers.Take(round % peers.Length)))
             {
                 var one = Measure(peer, round == 0 ? 1 : seconds);
                 if (round > 0)
@@ -34,7 +44,7 @@ internal sealed class StreamBench(Stage stage, Options options)
         }
         var crowd = Crowd(node, many);
         var churn = Churn(node, options.Soak ? 3600 : options.Smoke ? 4 : options.Quick ? 15 : 60);
-        Write(machine, node, seconds, rounds, crowd, churn);
+        Write(machine, nginx, node, seconds, rounds, crowd, churn);
     }
 
     private static byte[] Request(Peer peer, double perSecond, int tokens)
@@ -88,34 +98,39 @@ internal sealed class StreamBench(Stage stage, Options options)
         return new ChurnResult(clock.Elapsed.TotalSeconds, megabytes.Count * Wave, broken, megabytes.Take(quarter).Max(), megabytes.TakeLast(quarter).Max());
     }
 
-    private void Write(IReadOnlyDictionary<string, string> machine, Peer node, int seconds, List<Round> rounds, CrowdResult crowd, ChurnResult churn)
+    private void Write(IReadOnlyDictionary<string, string> machine, Peer nginx, Peer node, int seconds, List<Round> rounds, CrowdResult crowd, ChurnResult churn)
     {
         Figure? Of(string peer, Func<Round, double> what) => Figure.Of(rounds.Where(round => round.Peer == peer).Select(what));
-        Figure? Added(Func<Round, double> what) => Figure.Of(rounds.Where(round => round.Peer == Peer.Evenkeel).Select(what)
+        Figure? Added(string peer, Func<Round, double> what) => Figure.Of(rounds.Where(round => round.Peer == peer).Select(what)
             .Zip(rounds.Where(round => round.Peer == Peer.Direct).Select(what), (here, there) => here - there));
         (string Name, Func<Round, double> What)[] figures =
         [
             ("first token P50", round => round.FirstP50), ("first token P99", round => round.FirstP99),
             ("token P50", round => round.TokenP50), ("token P99", round => round.TokenP99),
         ];
-        var table = new Table("ms", "direct", "evenkeel", "added");
+        var table = new Table("ms", "direct", "nginx", "nginx adds", "evenkeel", "evenkeel adds");
         var chart = new BarChart("Time that the node adds to a stream, ms", "median of the rounds; the line is their spread; shorter is better");
         foreach (var (name, what) in figures)
         {
-            table.Add(name, Table.Spread(Of(Peer.Direct, what), "0.00"), Table.Spread(Of(Peer.Evenkeel, what), "0.00"), Table.Spread(Added(what), "0.00"));
-            chart.Add(name, Peer.Evenkeel, Added(what));
+            table.Add([name, Table.Spread(Of(Peer.Direct, what), "0.00"), .. new[] { Peer.Nginx, Peer.Evenkeel }.SelectMany(peer =>
+                new[] { Table.Spread(Of(peer, what), "0.00"), Table.Spread(Added(peer, what), "0.00") })]);
+            chart.Add(name, Peer.Nginx, Added(Peer.Nginx, what));
+            chart.Add(name, Peer.Evenkeel, Added(Peer.Evenkeel, what));
         }
-        table.Add("CPU µs per token", "", Table.Spread(Figure.Of(rounds.Select(round => round.CpuPerToken).OfType<double>()), "0"), "");
-        table.Add($"{crowd.Streams} streams: whole / broken", "", $"{crowd.Whole} / {crowd.Broken}", "");
-        table.Add($"{crowd.Streams} streams: longest gap (a token each {crowd.TokenSpacingMs:0} ms)", "", $"{crowd.LongestGapMs:0}", "");
-        table.Add($"{crowd.Streams} streams: KB of worker memory per stream", "", $"{crowd.KilobytesPerStream:0}", "");
-        table.Add($"{crowd.Streams} streams: first token P99 / token P99", "", $"{crowd.FirstP99Ms:0.0} / {crowd.TokenP99Ms:0.0}", "");
-        table.Add($"{churn.Streams} streams came and went in {churn.Seconds:0} s: broken", "", $"{churn.Broken}", "");
-        table.Add("MB of worker memory in its first / last quarter", "", $"{churn.FirstMegabytes:0.0} / {churn.LastMegabytes:0.0}", "");
+        string Cpu(string peer) => Table.Spread(Figure.Of(rounds.Where(round => round.Peer == peer).Select(round => round.CpuPerToken).OfType<double>()), "0");
+        void Single(string what, string figure) => table.Add(what, "", "", "", figure, "");
+        table.Add("CPU µs per token", "", Cpu(Peer.Nginx), "", Cpu(Peer.Evenkeel), "");
+        Single($"{crowd.Streams} streams: whole / broken", $"{crowd.Whole} / {crowd.Broken}");
+        Single($"{crowd.Streams} streams: longest gap (a token each {crowd.TokenSpacingMs:0} ms)", $"{crowd.LongestGapMs:0}");
+        Single($"{crowd.Streams} streams: KB of worker memory per stream", $"{crowd.KilobytesPerStream:0}");
+        Single($"{crowd.Streams} streams: first token P99 / token P99", $"{crowd.FirstP99Ms:0.0} / {crowd.TokenP99Ms:0.0}");
+        Single($"{churn.Streams} streams came and went in {churn.Seconds:0} s: broken", $"{churn.Broken}");
+        Single("MB of worker memory in its first / last quarter", $"{churn.FirstMegabytes:0.0} / {churn.LastMegabytes:0.0}");
         var settings = new Dictionary<string, string>
         {
+            [$"{nginx.Name} {nginx.Version}"] = nginx.Settings + ", proxy_buffering off",
             [$"{node.Name} {node.Version}"] = node.Settings,
-            ["load"] = $"{options.Rounds} rounds of {_streams} streams × {TokensPerSecond} tokens/s for {seconds} s, direct and through the node in turn; tokens carry the time they were sent",
+            ["load"] = $"{options.Rounds} rounds of {_streams} streams × {TokensPerSecond} tokens/s for {seconds} s, direct and through each gateway in turn; tokens carry the time they were sent; the gateway alone on one core, provider and client on the other",
             ["broken streams in the rounds"] = $"{rounds.Sum(round => round.Broken)}",
         };
         Report.Write(options.Out, "stream", "What the node adds to streams", machine, settings, table, chart, new { rounds, crowd, churn });

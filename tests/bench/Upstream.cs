@@ -15,6 +15,7 @@ internal sealed class Upstream
     public int[] AtOnce { get; }
     public int[] Delayed { get; }
     public int[] Streaming { get; }
+    public int Pid { get; private set; }
 
     public static Upstream Start(Stage stage)
     {
@@ -71,6 +72,7 @@ internal sealed class Upstream
             """);
         var nginx = stage.Start(folder, null, "nginx", "-p", folder, "-e", "error.log", "-c", "nginx.conf");
         stage.AwaitPort(upstream.Streaming[2], nginx, "the upstream");
+        upstream.Pid = nginx.Id;
         return upstream;
     }
 }

@@ -3,6 +3,7 @@ local fake_ngx = require "support.fake_ngx"
 local simulation = require "support.simulation"
 local slots = require "evenkeel.slots"
 local breaker = require "evenkeel.breaker"
+local waiting = require "evenkeel.waiting"
 
 local LIVE_FILE = assert(package.searchpath("evenkeel.live", package.path))
 
@@ -25,6 +26,7 @@ describe("live", function()
     clock = fake_ngx.clock()
     dict = fake_dict.new(clock)
     live = new_worker(dict)
+    waiting.forget()
     inst = new_instance(live)
   end)
 
@@ -88,8 +90,16 @@ describe("live", function()
       assert.equal(0.8, view().json)
     end)
 
+    -- What another instance of the same tier answers makes the pace, too.
+    local function peer_answers(kind, seconds)
+      local peer = new_instance(live, { name = "b", keys = live.keys("b", "chat/1") })
+      live.observe(peer, kind, seconds, now())
+    end
+
     it("keeps its value through ten quiet seconds, then drifts back to the base latency", function()
+      inst.keys = live.keys("a", "chat/1")
       live.observe(inst, "stream", 4.8, now())
+      peer_answers("stream", 0.8)
       clock:pass(10)
       assert.equal(4.8, view().stream)
       clock:pass(30)
@@ -99,11 +109,32 @@ describe("live", function()
     end)
 
     it("of whole answers drifts, too", function()
+      inst.keys = live.keys("a", "chat/1")
       live.observe(inst, "json", 4.8, now())
+      peer_answers("json", 0.8)
       clock:pass(10)
       assert.equal(4.8, view().json)
       clock:pass(600)
       assert.is_near(0.8, view().json, 1e-6)
+    end)
+
+    it("of one of whom nothing is known is what is usual in its tier: answers of many tokens take ten base latencies everywhere", function()
+      inst.keys = live.keys("a", "chat/1")
+      for _ = 1, 60 do
+        peer_answers("json", 8)
+        clock:pass(1.1)
+      end
+      assert.is_near(8, view().json, 1)
+      assert.equal(0.8, view().stream)
+    end)
+
+    it("counts what waits before it has ended", function()
+      for i = 1, 5 do waiting.begin("a", "stream", { started = now() + i / 10 - 0.5 }) end
+      clock:pass(0.6)
+      assert.equal(0.8, view().stream)
+      clock:pass(2)
+      assert.is_near(2.8, view().stream, 1e-6)
+      assert.equal(0.8, view().json)
     end)
 
     it("averages samples that follow each other as they are", function()
@@ -120,7 +151,9 @@ describe("live", function()
     end)
 
     it("does not return to an average that had faded away, when a new sample comes", function()
+      inst.keys = live.keys("a", "chat/1")
       live.observe(inst, "stream", 60, now())
+      peer_answers("stream", 0.8)
       clock:pass(600)
       live.observe(inst, "stream", 0.8, now())
       assert.is_near(0.8, view().stream, 0.01)

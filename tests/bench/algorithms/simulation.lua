@@ -20,6 +20,7 @@ local balancer = require "evenkeel.balancer"
 local escalation = require "evenkeel.escalation"
 local live = require "evenkeel.live"
 local slots = require "evenkeel.slots"
+local waiting = require "evenkeel.waiting"
 local rules = require "rules"
 
 local SECONDS, ROUNDS = tonumber(arg[1]) or 300, tonumber(arg[2]) or 3
@@ -106,6 +107,7 @@ local function new_run(scenario, algorithm, seed)
   package.loaded["evenkeel.edge"], package.loaded["evenkeel.adapter"] = nil, nil
   live.ewma = algorithm == "peak_ewma_p2c" and rules.peak_ewma or our_ewma
   rules.forget()
+  waiting.forget()
   local run = setmetatable({
     scenario = scenario, algorithm = algorithm, seed = seed, sim = simulation.new(seed), clock = clock, rng = numbers(seed),
     edge = require "evenkeel.edge",
@@ -158,7 +160,9 @@ function Run:start(req, inst, at)
   self.attempts = self.attempts + 1
   req.attempts, req.held = req.attempts + 1, inst
   p.running = p.running + 1
+  waiting.begin(inst.name, req.stream and "stream" or "json", attempt)
   local outcome, after_s = answer(req, p, attempt, at)
+  if req.stream and outcome == "ok" then self:after(attempt.latency_s, function() waiting.over(attempt) end) end
   self:after(after_s, function(ended)
     self.adapter.report(attempt, outcome, ended)
     p.running = p.running - 1
