@@ -137,7 +137,9 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, Da
         await ReplaceRows_NeedsLock(connection, transaction, before.Revision > 0 ? before.Document : null, document, cancel);
         var revision = await Mint_NeedsLock(connection, transaction, before.Revision, document, digest, note, cancel);
         await transaction.CommitAsync(cancel);
-        return new ChangeResult.Saved(true, before, new StoredConfig(revision, digest, document));
+        var now = new StoredConfig(revision, digest, document);
+        remembered = now;
+        return new ChangeResult.Saved(true, before, now);
     }
 
     /// <summary>Until the transaction ends, nobody else changes the configuration or the stored secrets.</summary>
@@ -151,8 +153,8 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, Da
         return await UnknownSecrets(connection, null, document, [], cancel);
     }
 
-    private const string LoadSql = """
-        select number, digest from revision order by number desc limit 1;
+    private const string LoadSql = NewestSql + """
+        ;
         select * from gateway_setting;
         select * from instance order by position;
         select * from pool order by position;
@@ -165,8 +167,17 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, Da
         select * from webhook order by position;
         """;
 
-    private static async Task<StoredConfig> Load(NpgsqlConnection connection, NpgsqlTransaction transaction, CancellationToken cancel)
+    private const string NewestSql = "select number, digest from revision order by number desc limit 1";
+
+    // What a revision means never changes, so one that is remembered need not be read again.
+    private async Task<StoredConfig> Load(NpgsqlConnection connection, NpgsqlTransaction transaction, CancellationToken cancel)
     {
+        if (remembered is { Revision: > 0 } known
+            && await connection.QuerySingleOrDefaultAsync<(long, string)>(new CommandDefinition(NewestSql, transaction: transaction, cancellationToken: cancel)) == (known.Revision, known.Digest))
+        {
+            return known;
+        }
+
         await using var tables = await connection.QueryMultipleAsync(new CommandDefinition(LoadSql, transaction: transaction, cancellationToken: cancel));
         var newest = await tables.ReadSingleOrDefaultAsync<(long Number, string Digest)>();
         if (newest.Number == 0)
