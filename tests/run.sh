@@ -3,6 +3,8 @@
 #
 # The last line reads `N passed, N failed` (`, N skipped` may follow). The exit code is 0 only if something passed and
 # nothing failed. Every runner's whole output lies in tests/results/; a failing one's is printed as well.
+# Without names all parts run: first those of two lanes beside each other, for most tests wait more than they work; then, alone, those
+# that judge times or look at all processes.
 # A new part is a function part_NAME here and its name in all_parts.
 # Options go to the failover kit or the chaos suite: tests/run.sh failover --fast. Among all parts both run in their short forms.
 # shellcheck disable=SC2317  # with an exit at the end, shellcheck takes every function for unreachable
@@ -11,11 +13,11 @@ export LC_ALL=C.UTF-8
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 results=$root/tests/results
-all_parts=(lint lua unit launcher e2e browser failover chaos bench)
+lanes=('lint lua unit' 'launcher e2e')
+last_parts=(browser failover chaos bench)
 other_parts=(containers)      # only when they are named
 kit_options=() chaos_options=()
-passed=0 failed=0 skipped=0
-table=''
+rows=${EVENKEEL_TEST_ROWS:-}  # where a lane's sums go; the whole run prints them
 
 export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1 MSBUILDDISABLENODEREUSE=1 DOTNET_CLI_USE_MSBUILD_SERVER=0
 export HOME=${HOME:-$root/.evenkeel-build/home}
@@ -24,9 +26,18 @@ cd "$root"
 begin() { name=$1 began_s=$SECONDS log=$results/$1.log; printf '%s\n' "── $name"; }
 
 record() { # PASSED FAILED SKIPPED: of the part that began last
-  passed=$(( passed + $1 )) failed=$(( failed + $2 )) skipped=$(( skipped + $3 ))
-  table+=$(printf '%-22s %6d %6d %7d %6d s' "$name" "$1" "$2" "$3" "$(( SECONDS - began_s ))")$'\n'
-  printf '   %d passed, %d failed, %d skipped in %d s\n' "$1" "$2" "$3" "$(( SECONDS - began_s ))"
+  printf '%s\t%d\t%d\t%d\t%d\n' "$name" "$1" "$2" "$3" "$(( SECONDS - began_s ))" >>"$rows"
+  printf '   %s: %d passed, %d failed, %d skipped in %d s\n' "$name" "$1" "$2" "$3" "$(( SECONDS - began_s ))"
+}
+
+sum_up() { # the table, the last line, and whether all is well
+  awk -F '\t' '
+    BEGIN { printf "\n%-22s %6s %6s %7s %8s\n", "PART", "PASSED", "FAILED", "SKIPPED", "TIME" }
+    { printf "%-22s %6d %6d %7d %6d s\n", $1, $2, $3, $4, $5; passed += $2; failed += $3; skipped += $4 }
+    END {
+      printf "\n%d passed, %d failed%s\n", passed, failed, skipped ? ", " skipped " skipped" : ""
+      exit !(passed > 0 && failed == 0)
+    }' "$rows"
 }
 
 show_log() { # what failed, with its evidence; the end of the log where no failure can be told from the rest
@@ -73,11 +84,18 @@ part_lua() {
 
 counter() { sed -nE "s/.*<Counters [^>]*\b$1=\"([0-9]+)\".*/\1/p" "$trx" | head -n 1; }
 
+need_build() { # once for all: two lanes cannot build the same project
+  [[ -z ${EVENKEEL_TESTS_BUILT:-} ]] || return 0
+  begin 'test build'
+  if dotnet build ControlPlane.sln --nologo -v quiet >"$log" 2>&1; then export EVENKEEL_TESTS_BUILT=1; else show_log; record 0 1 0; return 1; fi
+}
+
 dotnet_tests() { # PROJECT NAME [WORDS]: counted from the .trx report; lines with WORDS are shown as they come
   local code=0 good bad total trx
+  need_build || return 0
   begin "$2"
   trx=$results/$2.trx; rm -f -- "$trx"
-  dotnet test "$1" --nologo --logger "trx;LogFileName=$2.trx" --logger 'console;verbosity=normal' \
+  dotnet test "$1" --no-build --nologo --logger "trx;LogFileName=$2.trx" --logger 'console;verbosity=normal' \
     --results-directory "$results" 2>&1 | tee "$log" | { grep -a --line-buffered -E "^ +(${3:-Failed|Skipped}) |: error " || true; } || code=$?
   if [[ ! -s $trx ]]; then show_log; record 0 1 0; return; fi
   good=$(counter passed) bad=$(counter failed) total=$(counter total)
@@ -178,6 +196,23 @@ part_containers() {
   record "$good" "$bad" 0
 }
 
+run_lanes() { # PARTS…: each lane beside the others; a lane that is told to stop stops its own
+  local lane code=0
+  local -a pids=()
+  need_build || return 0
+  need_release || return 0
+  for lane in "$@"; do
+    # a shell lets what it starts in the background ignore interrupts, and whoever tests interruptions would fail
+    # shellcheck disable=SC2086  # the parts
+    env --default-signal=INT EVENKEEL_TEST_ROWS="$rows" "$BASH" "$root/tests/run.sh" $lane &
+    pids+=($!)
+  done
+  trap 'kill -INT "${pids[@]}" 2>/dev/null; wait; exit 130' INT TERM
+  wait "${pids[@]}" || code=$?
+  trap - INT TERM
+  return "$code"
+}
+
 main() {
   local part
   local -a parts=()
@@ -187,17 +222,24 @@ main() {
     ' chaos ') chaos_options=("$@") ;;
     *) (( $# == 0 )) || { printf 'evenkeel: only the parts failover and chaos take options, each by itself, such as %s\n' "$1" >&2; exit 2; } ;;
   esac
-  (( ${#parts[@]} > 0 )) || { parts=("${all_parts[@]}"); kit_options=(--fast) chaos_options=(--short); }
   for part in "${parts[@]}"; do
-    [[ " ${all_parts[*]} ${other_parts[*]} " == *" $part "* ]] \
-      || { printf 'evenkeel: there is no test part %s (%s)\n' "$part" "${all_parts[*]} ${other_parts[*]}" >&2; exit 2; }
+    [[ " ${lanes[*]} ${last_parts[*]} ${other_parts[*]} " == *" $part "* ]] \
+      || { printf 'evenkeel: there is no test part %s (%s)\n' "$part" "${lanes[*]} ${last_parts[*]} ${other_parts[*]}" >&2; exit 2; }
   done
   exec 3<&0 </dev/null      # nothing may wait for a person, but for the kit when it is told to
   mkdir -p -- "$results"
+  if [[ -n $rows ]]; then   # a lane of another run
+    for part in "${parts[@]}"; do "part_$part"; done
+    exit 0
+  fi
+  rows=$results/sums.tsv; : >"$rows"
+  if (( ${#parts[@]} == 0 )); then
+    kit_options=(--fast) chaos_options=(--short)
+    run_lanes "${lanes[@]}" || { begin lanes; record 0 1 0; }
+    parts=("${last_parts[@]}")
+  fi
   for part in "${parts[@]}"; do "part_$part"; done
-  printf '\n%-22s %6s %6s %7s %8s\n%s\n' PART PASSED FAILED SKIPPED TIME "$table"
-  printf '%d passed, %d failed%s\n' "$passed" "$failed" "$( (( skipped == 0 )) || printf ', %d skipped' "$skipped")"
-  (( failed == 0 && passed > 0 ))
+  sum_up
 }
 
 # Read whole before it begins: the file may change while it runs.
