@@ -6,7 +6,8 @@
 # Without names all parts run: first those of two lanes beside each other, for most tests wait more than they work; then, alone, those
 # that judge times or look at all processes.
 # A new part is a function part_NAME here and its name in all_parts.
-# Options go to the failover kit or the chaos suite: tests/run.sh failover --fast. Among all parts both run in their short forms.
+# Options go to the failover kit, the chaos suite or the container test: tests/run.sh failover --fast. Among all parts the first two run
+# in their short forms.
 # shellcheck disable=SC2317  # with an exit at the end, shellcheck takes every function for unreachable
 set -Eeuo pipefail
 export LC_ALL=C.UTF-8
@@ -16,7 +17,7 @@ results=$root/tests/results
 lanes=('lint lua unit' 'launcher e2e')
 last_parts=(browser failover chaos bench)
 other_parts=(containers)      # only when they are named
-kit_options=() chaos_options=()
+kit_options=() chaos_options=() container_options=()
 rows=${EVENKEEL_TEST_ROWS:-}  # where a lane's sums go; the whole run prints them
 
 export DOTNET_NOLOGO=1 DOTNET_CLI_TELEMETRY_OPTOUT=1 MSBUILDDISABLENODEREUSE=1 DOTNET_CLI_USE_MSBUILD_SERVER=0
@@ -123,7 +124,7 @@ part_launcher() {
   need_release || return 0
   begin launcher
   local code=0 good bad
-  tests/launcher/run.sh 2>&1 | tee "$log" | sed 's/^/   /' || code=$?
+  tests/launcher/run.sh 2>&1 | tee "$log" | sed -u 's/^/   /' || code=$?
   good=$(grep -c '^ok ' "$log" || true) bad=$(grep -c '^not ok ' "$log" || true)
   (( code == 0 || bad > 0 )) || bad=1
   record "$good" "$bad" 0
@@ -189,8 +190,9 @@ part_bench() { # that each bench works; what it measures is not judged here
 
 part_containers() {
   local code=0 good bad
+  [[ ${container_options[*]:-} == *--purge* ]] || need_release || return 0
   begin containers
-  tests/containers/run.sh 2>&1 | tee "$log" | sed 's/^/   /' || code=$?
+  tests/containers/run.sh "${container_options[@]}" 2>&1 | tee "$log" | sed -u 's/^/   /' || code=$?
   good=$(grep -c '^ok ' "$log" || true) bad=$(grep -c '^not ok ' "$log" || true)
   (( code == 0 || bad > 0 )) || bad=1
   record "$good" "$bad" 0
@@ -220,7 +222,8 @@ main() {
   case " ${parts[*]} " in
     ' failover ') kit_options=("$@") ;;
     ' chaos ') chaos_options=("$@") ;;
-    *) (( $# == 0 )) || { printf 'evenkeel: only the parts failover and chaos take options, each by itself, such as %s\n' "$1" >&2; exit 2; } ;;
+    ' containers ') container_options=("$@") ;;
+    *) (( $# == 0 )) || { printf 'evenkeel: only the parts failover, chaos and containers take options, each by itself, such as %s\n' "$1" >&2; exit 2; } ;;
   esac
   for part in "${parts[@]}"; do
     [[ " ${lanes[*]} ${last_parts[*]} ${other_parts[*]} " == *" $part "* ]] \

@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# Builds the images of docker-compose.yml and brings the whole of it up with podman; started by `./evenkeel test containers`.
+# Builds the images of docker-compose.yml and brings the whole of it up with podman, then installs the systemd units in a machine of
+# its own as docs/systemd.md says; started by `./evenkeel test containers`.
 #
 # The base images cannot be pulled everywhere, so stand-ins are made under their names: a Debian from debootstrap, with .NET copied from
 # this machine and PostgreSQL, HAProxy, Prometheus, nginx with Lua (for OpenResty) and Node.js from Debian's packages. The Dockerfiles,
 # the compose file and everything of ours in them are the real ones. What stays untried: the pulls, OpenResty itself, Grafana,
 # HEALTHCHECK (podman's compose API never runs it).
 #
-# Needs root, podman, docker-compose, debootstrap. Everything lies in .evenkeel-build/containers and is known by a project name of its
-# own; nothing but that is stopped or removed. The base and the stand-ins stay for the next run; --purge removes them as well.
+# Needs root, podman, docker-compose, debootstrap, and EVENKEEL_RELEASE for the units. Everything lies in .evenkeel-build/containers and
+# is known by a project name of its own; nothing but that is stopped or removed. The images stay for the next run; --purge removes them.
 set -Eeuo pipefail
 export LC_ALL=C.UTF-8
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)
 place=$root/.evenkeel-build/containers
 results=$root/tests/results
 project=evenkeel-test-$$
-service=''
+service='' machine=$project-machine
 
-say() { printf '%s\n' "── $*"; }
+say() { printf '── %s (after %d s)\n' "$*" "$SECONDS"; }
 passed=0 failed=0
 ok() { passed=$(( passed + 1 )); printf 'ok - %s\n' "$1"; }
 not_ok() { failed=$(( failed + 1 )); printf 'not ok - %s\n' "$1"; shift; printf '%s\n' "$@" | head -n 40 | sed 's/^/# /'; }
@@ -43,25 +44,29 @@ END
 printf '[storage]\ndriver = "overlay"\ngraphroot = "%s"\nrunroot = "%s"\n' "$place/graph" "/run/evenkeel-test-containers" >"$place/storage.conf"
 export CONTAINERS_CONF=$place/containers.conf CONTAINERS_STORAGE_CONF=$place/storage.conf
 
-compose() { (cd "$root" && docker-compose -p "$project" --profile demo --profile observability "$@"); }
+of_project=(--project-directory "$root" -f "$root/docker-compose.yml" -p "$project" --profile demo --profile observability)
+compose() { timeout 300 docker-compose "${of_project[@]}" "$@"; }
 
 end() {
   local code=$?
   trap '' INT TERM
   if [[ -n $service ]]; then
-    compose logs --no-color >"$results/containers-parts.log" 2>&1 || true
-    compose down -v --remove-orphans -t 5 >>"$results/containers-podman.log" 2>&1 || true
+    timeout 60 docker-compose "${of_project[@]}" logs --no-color >"$results/containers-parts.log" 2>&1 || true
+    timeout 120 docker-compose "${of_project[@]}" down -v --remove-orphans -t 5 >>"$results/containers-podman.log" 2>&1 || true
     kill "$service" 2>/dev/null; wait "$service" 2>/dev/null
     rm -f -- "$place/podman.sock"
   fi
+  podman rm -f -t 5 --ignore "$machine" >>"$results/containers-podman.log" 2>&1 || true
   exit "$code"
 }
 trap end EXIT
 trap 'exit 130' INT TERM
 
 if [[ ${1:-} == --purge ]]; then
+  podman rm -af -t 5 >/dev/null 2>&1 || true
   podman rmi -af >/dev/null 2>&1 || true
   rm -rf -- "$place"
+  ok 'all containers and images of this test are removed'
   exit 0
 fi
 
@@ -166,8 +171,12 @@ ask() { curl -fsS --max-time 20 "http://127.0.0.1:$edge/v1/chat/completions" -H 
   -d '{"model":"deepseek-chat","messages":[{"role":"user","content":"Hello!"}]}'; }
 api() { curl -fsS --max-time 10 "http://127.0.0.1:$admin/api/v1/$1" -H @<(printf 'authorization: Bearer %s\n' "$token"); }
 inside() { compose exec -T "$@"; }
-kill_part() { podman kill -s KILL "$(id_of "$1")" >/dev/null; }
+# By its process: what `podman kill` ends is meant to stay ended.
+kill_part() { kill -KILL "$(podman inspect --format '{{.State.Pid}}' "$(id_of "$1")")"; }
 both_nodes() { [[ $(api nodes | grep -oE '"live": ?true' | wc -l) == 2 ]]; }
+back_again() { (( $(podman inspect --format '{{.RestartCount}}' "$(id_of "$1")") > 0 )) && "${@:2}"; }     # by its restart policy, not by us
+both_again() { back_again "$1" both_nodes; }
+changed() { api instances/c -X PATCH -H 'content-type: application/json' -d '{"weight": 21}'; }
 answered_all() { for _ in {1..20}; do ask >/dev/null || return 1; done; }
 id_of() { compose ps -q "$1"; }
 unprivileged() { local part; for part; do [[ $(podman exec "$(id_of "$part")" id -u) != 0 ]] || { echo "$part runs as root"; return 1; }; done; }
@@ -188,17 +197,71 @@ check 'Prometheus scrapes both nodes' until_true 90 scraped
 say 'parts die'
 kill_part node-1
 check 'a node is killed: the other one answers, every time, as soon as the front has noticed' until_true 20 answered_all
-check 'the killed node is started again and known' until_true 90 both_nodes
+check 'the killed node is started again, and both are live' until_true 90 both_again node-1
 kill_part control-plane
 check 'without the control plane every request is answered' answered_all
-check 'the control plane is started again' until_true 90 api status
+check 'the control plane is started again' until_true 90 back_again control-plane api status
 kill_part postgres
 check 'without the database every request is answered' answered_all
-check 'and the database comes back' until_true 90 api config
+check 'the database is started again, and changes are taken' until_true 90 back_again postgres changed
 
 say 'down'
 check 'docker-compose down removes it all' compose down -v --remove-orphans -t 5
 check 'and leaves no container' nothing_left
+
+# ---- the systemd units, on a machine of their own: docs/systemd.md, line by line --------------------------------------
+
+say 'a machine with systemd'
+release=${EVENKEEL_RELEASE:?a release, such as ./evenkeel build makes}
+{ packages systemd systemd-sysv nginx libnginx-mod-http-lua lua-resty-core lua-cjson curl libssl3 postgresql
+  printf 'COPY --from=%s /usr/share/dotnet /usr/share/dotnet\n' "$aspnet"
+  printf '%s\n' 'RUN ln -s /usr/share/dotnet/dotnet /usr/bin/dotnet' 'STOPSIGNAL SIGRTMIN+3' 'CMD ["/sbin/init"]'; } | stand_in localhost/evenkeel-test/machine:12
+sed 's|//provider:|//127.0.0.1:|' "$root/nginx/compose/demo.yaml" >"$place/evenkeel.yaml"
+podman run -d --name "$machine" --systemd=always --cap-add SYS_ADMIN,SYS_RESOURCE,NET_ADMIN,SYS_PTRACE,MKNOD --security-opt seccomp=unconfined --network none -w /checkout \
+  -v "$root/nginx/systemd:/checkout/nginx/systemd:ro" -v "$root/control-plane/make-secrets.sh:/checkout/control-plane/make-secrets.sh:ro" \
+  -v "$release:/checkout/.evenkeel-build/release:ro" -v "$place/evenkeel.yaml:/checkout/evenkeel.yaml:ro" localhost/evenkeel-test/machine:12 >>"$results/containers-podman.log"
+
+on_machine() { podman exec -i "$machine" "$@"; }
+documented() { awk -v which="$1" '/^```sh$/ { n++; on = n == which; next } /^```/ { on = 0 } on' "$root/docs/systemd.md" | on_machine bash -euo pipefail -s; }
+booted() { on_machine systemctl is-system-running | grep -qE 'running|degraded'; }
+providers() { podman exec -d "$machine" runuser -u nobody -- dotnet .evenkeel-build/release/provider/evenkeel-provider.dll --control 127.0.0.1:9104 --instance a=127.0.0.1:9100 \
+  --instance b=127.0.0.1:9101 --instance c=127.0.0.1:9102 --instance lite=127.0.0.1:9103; }
+asked() { on_machine curl -fsS --max-time 20 http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' -d '{"model":"deepseek-chat","messages":[{"role":"user","content":"Hello!"}]}'; }
+active() { local unit; for unit; do on_machine systemctl is-active -q "evenkeel-$unit" || { on_machine journalctl -n 30 --no-pager -u "evenkeel-$unit"; return 1; }; done; }
+main_pid() { on_machine systemctl show -P MainPID "evenkeel-$1"; }
+confined() { # the sandbox is really there: not root, filtered, nothing writable but its own
+  local pid; pid=$(main_pid "$1")
+  on_machine grep -E '^(Uid|NoNewPrivs|Seccomp):' "/proc/$pid/status"
+  # shellcheck disable=SC2016  # awk's
+  [[ $(on_machine awk '/^Uid:/ { print $2 != 0 } /^(NoNewPrivs|Seccomp):/ { print $2 > 0 }' "/proc/$pid/status" | sort -u) == 1 ]] \
+    && ! on_machine nsenter -t "$pid" -m touch /usr/x 2>/dev/null
+}
+masters() { on_machine pgrep -f '^nginx: master'; }
+adopted() { [[ $(main_pid node) != "$agent" && $(masters) == "$nginx" ]] && active node; }
+
+check 'it boots' until_true 60 booted
+providers
+check 'user, programs, secrets and units are put in place' documented 1
+check 'the database is made and the control plane started' documented 2
+check 'the control plane is ready' until_true 90 on_machine curl -fsS http://127.0.0.1:8081/readyz
+check 'the node is started' documented 3
+check 'a configuration is published' documented 4
+check 'the gateway answers' until_true 60 asked
+check 'both units are active' active control-plane node
+check 'the control plane is confined' confined control-plane
+check 'the node is confined' confined node
+agent=$(main_pid node) nginx=$(masters)
+on_machine systemctl kill -s KILL --kill-whom=main evenkeel-node
+check 'the agent is killed: nginx answers' asked
+check 'and the next agent adopts it' until_true 30 adopted
+on_machine systemctl stop evenkeel-control-plane
+check 'without the control plane the gateway answers' asked
+podman restart -t 20 "$machine" >>"$results/containers-podman.log" 2>&1
+providers
+check 'after a boot all comes back by itself' until_true 120 asked
+check 'and both units are active' until_true 60 active control-plane node
+on_machine systemctl stop evenkeel-node
+check 'a node that is stopped leaves no nginx' eval '! masters'
 
 printf '\n%d passed, %d failed\n' "$passed" "$failed"
 (( failed == 0 && passed > 0 ))

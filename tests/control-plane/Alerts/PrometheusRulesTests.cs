@@ -38,7 +38,7 @@ public sealed class PrometheusRulesTests
     public void What_is_shipped_is_right_and_fires_when_it_should()
     {
         Promtool(null, "check", "rules", Observability("rules.yml"), Observability("alerts.yml"));
-        Promtool(null, "check", "config", "--syntax-only", Observability("prometheus.yml"));
+        Promtool(null, "check", "config", "--syntax-only", Observability("prometheus.yml"), Repository.PathOf("nginx", "compose", "prometheus.yml"));
         Promtool(null, "test", "rules", Repository.PathOf("tests", "observability", "alerts.test.yml"));
     }
 

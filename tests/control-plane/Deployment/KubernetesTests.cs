@@ -108,5 +108,55 @@ public sealed class KubernetesTests
         Assert.Contains(Of<V1Service>(), service => service.Metadata.Labels?["app.kubernetes.io/name"] == monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"].ToString()
             && service.Spec.Ports.Any(port => port.Name == endpoint["port"].ToString()));
         Assert.Equal("node-token", endpoint["authorization"]["credentials"]["key"].ToString());
+        Assert.Equal("/metrics", endpoint["path"].ToString());
+        Assert.Equal("true", endpoint["honorLabels"].ToString());       // else the rules and dashboards look for `instance` in vain
     }
+
+    [Fact]
+    public void The_autoscaler_goes_by_a_metric_that_nodes_tell()
+    {
+        var metric = Of<V2HorizontalPodAutoscaler>().Single().Spec.Metrics.Single().Pods.Metric.Name;
+        Assert.Contains($"page:metric(\"{metric}\", \"gauge\"", File.ReadAllText(Repository.PathOf("lua", "evenkeel", "telemetry.lua")), StringComparison.Ordinal);
+        Assert.Contains($"seriesQuery: {metric}{{", File.ReadAllText(Repository.PathOf("docs", "containers.md")), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("node", "control-plane", 8081)]
+    [InlineData("control-plane", "node", 9145)]
+    public void The_parts_may_talk_to_each_other_and_nobody_else_to_all_of_them(string from, string to, int port)
+    {
+        Assert.Contains(Policy(from).Egress, rule => rule.To?.Any(peer => IsPod(peer, to)) == true && Opens(rule.Ports, to, port));
+        Assert.Contains(Policy(to).Ingress, rule => rule.FromProperty?.Any(peer => IsPod(peer, from)) == true && Opens(rule.Ports, to, port));
+        Assert.DoesNotContain(Policy(to).Ingress, rule => rule.FromProperty is null && Opens(rule.Ports, to, port));
+    }
+
+    [Theory]
+    [InlineData("node", 53, "UDP")]             // names
+    [InlineData("node", 443, "TCP")]            // providers
+    [InlineData("control-plane", 53, "UDP")]
+    [InlineData("control-plane", 5432, "TCP")]  // the database
+    [InlineData("control-plane", 443, "TCP")]   // webhooks
+    public void The_parts_reach_what_they_need_outside(string from, int port, string protocol) =>
+        Assert.Contains(Policy(from).Egress, rule => (rule.To is null || rule.To.Any(peer => peer.IpBlock?.Cidr == "0.0.0.0/0"))
+            && (rule.Ports is null || rule.Ports.Any(one => one.Port.Value == port.ToString() && (one.Protocol ?? "TCP") == protocol)));
+
+    [Fact]
+    public void Anybody_may_reach_the_edge_and_nobody_the_clouds_credentials()
+    {
+        Assert.Contains(Policy("node").Ingress, rule => rule.FromProperty is null && Opens(rule.Ports, "node", 8080));
+        var blocks = Policy("node").Egress.SelectMany(rule => rule.To ?? []).Select(peer => peer.IpBlock).OfType<V1IPBlock>().ToList();
+        Assert.Equal(["0.0.0.0/0", "::/0"], blocks.Select(block => block.Cidr));
+        Assert.Contains("169.254.0.0/16", blocks[0].Except);
+        Assert.Contains("fd00:ec2::254/128", blocks[1].Except);
+    }
+
+    private static V1NetworkPolicySpec Policy(string pod) => Of<V1NetworkPolicy>().Select(policy => policy.Spec).Single(spec => IsPod(spec.PodSelector, pod));
+
+    private static bool IsPod(V1NetworkPolicyPeer peer, string name) => peer.NamespaceSelector is null && peer.PodSelector is { } pods && IsPod(pods, name);
+
+    private static bool IsPod(V1LabelSelector pods, string name) => pods.MatchLabels?.TryGetValue("app.kubernetes.io/name", out var value) == true && value == name;
+
+    /// <summary>A port may be named, as the pod that is called names it.</summary>
+    private static bool Opens(IList<V1NetworkPolicyPort>? ports, string pod, int port) => ports is null || ports.Any(one => one.Port.Value == port.ToString()
+        || Of<V1Deployment>().Single(deployment => deployment.Metadata.Name == pod).Spec.Template.Spec.Containers[0].Ports.Any(named => named.Name == one.Port.Value && named.ContainerPort == port));
 }
