@@ -379,19 +379,25 @@ ensure_running() {
 }
 unstarted=""    # digest of the text that could not start
 
+fetched=run/agent.fetch.$$      # of this agent alone: the poll of one that was killed may still be writing
+rm -f run/agent.fetch*
+
 # fetch WAIT_S: sets http (000: no answer), and digest and revision when it is 200; the text is in nginx.conf.candidate.
 fetch() {
   local have poll code_and_exit
   http=000
   digest=""
   have=${refused:-$(text_digest nginx.conf)}
-  : >run/agent.fetch
-  call "${CONTROL_TLS[@]}" --get --max-time $(($1 + 10)) --output nginx.conf.candidate --dump-header run/agent.fetch.headers \
-    --write-out '%{http_code} %{exitcode}' \
-    --data-urlencode "have=$have" --data-urlencode "wait_s=$1" \
-    --data-urlencode "admin_listen=$ADMIN_LISTEN" --data-urlencode "admin_url=$ADMIN_URL" \
-    --data-urlencode "edge_listen=${EVENKEEL_EDGE_LISTEN:-}" --data-urlencode "workers=${EVENKEEL_WORKERS:-}" \
-    "$NODE_URL/nginx.conf" >run/agent.fetch 2>run/agent.fetch.error &
+  : >"$fetched"
+  {
+    exec 9>&-     # it outlives an agent that is killed, and must not keep the next one out
+    call "${CONTROL_TLS[@]}" --get --max-time $(($1 + 10)) --output "$fetched.text" --dump-header "$fetched.headers" \
+      --write-out '%{http_code} %{exitcode}' \
+      --data-urlencode "have=$have" --data-urlencode "wait_s=$1" \
+      --data-urlencode "admin_listen=$ADMIN_LISTEN" --data-urlencode "admin_url=$ADMIN_URL" \
+      --data-urlencode "edge_listen=${EVENKEEL_EDGE_LISTEN:-}" --data-urlencode "workers=${EVENKEEL_WORKERS:-}" \
+      "$NODE_URL/nginx.conf" >"$fetched" 2>"$fetched.error"
+  } &
   poll=$!
   while kill -0 "$poll" 2>/dev/null; do
     if [[ -n $master ]] && ! is_running; then
@@ -402,7 +408,7 @@ fetch() {
     fi
     sleep 0.25 9>&- & wait -n "$poll" $! 2>/dev/null
   done
-  code_and_exit=$(<run/agent.fetch)
+  code_and_exit=$(<"$fetched")
   [[ $code_and_exit == ???" 0" ]] && http=${code_and_exit% 0}
   [[ $http == 200 ]] || return 0
   local name value
@@ -412,8 +418,9 @@ fetch() {
       x-evenkeel-revision) revision=$value ;;
       x-evenkeel-text-digest) digest=$value ;;
     esac
-  done <run/agent.fetch.headers
-  [[ $digest =~ ^[0-9a-f]{64}$ && $revision =~ ^[0-9]+$ ]] || { http=000; log "an answer without revision and digest"; }
+  done <"$fetched.headers"
+  [[ $digest =~ ^[0-9a-f]{64}$ && $revision =~ ^[0-9]+$ ]] || { http=000; log "an answer without revision and digest"; return 0; }
+  mv "$fetched.text" nginx.conf.candidate
 }
 
 # apply: nginx.conf.candidate, of $digest and $revision.
@@ -496,7 +503,7 @@ while :; do
     204) away="" ;;
     "") ;;
     *)
-      [[ $away == "$http" ]] || log "no text from the control plane: HTTP $http $(head -n1 run/agent.fetch.error)"
+      [[ $away == "$http" ]] || log "no text from the control plane: HTTP $http $(head -n1 "$fetched.error")"
       away=$http
       pause 1
       ;;
