@@ -240,7 +240,7 @@ masters() { on_machine pgrep -f '^nginx: master'; }
 adopted() { [[ $(main_pid node) != "$agent" && $(masters) == "$nginx" ]] && active node; }
 
 check 'it boots' until_true 60 booted
-providers
+providers >/dev/null
 check 'user, programs, secrets and units are put in place' documented 1
 check 'the database is made and the control plane started' documented 2
 check 'the control plane is ready' until_true 90 on_machine curl -fsS http://127.0.0.1:8081/readyz
@@ -257,7 +257,7 @@ check 'and the next agent adopts it' until_true 30 adopted
 on_machine systemctl stop evenkeel-control-plane
 check 'without the control plane the gateway answers' asked
 podman restart -t 20 "$machine" >>"$results/containers-podman.log" 2>&1
-providers
+providers >/dev/null
 check 'after a boot all comes back by itself' until_true 120 asked
 check 'and both units are active' until_true 60 active control-plane node
 on_machine systemctl stop evenkeel-node
