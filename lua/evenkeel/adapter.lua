@@ -14,6 +14,7 @@ local json_scan = require "evenkeel.json_scan"
 local live = require "evenkeel.live"
 local meter = require "evenkeel.meter"
 local outcomes = require "evenkeel.outcome"
+local peer = require "evenkeel.peer"
 local relay = require "evenkeel.relay"
 local request_body = require "evenkeel.request_body"
 local slots = require "evenkeel.slots"
@@ -366,6 +367,7 @@ function M.serve()
   attempt.method, attempt.path = method, path
   if attempt.kind and attempt.body then waiting.begin(inst.name, attempt.call.stream and "stream" or "json", attempt) end
   attempt.first_deadline = attempt.call.stream and min(attempt.deadline, attempt.started + inst.first_token_s) or attempt.deadline
+  if peer.has_left() then return ngx.exit(499) end        -- nobody reads the answer; the log phase tells
   return perform(attempt)
 end
 

@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using System.Net.Sockets;
+using System.Text;
 using System.Text.Json.Nodes;
 using Evenkeel.EndToEnd.Stacks;
 using Xunit;
@@ -72,6 +74,41 @@ public sealed class TelemetryTests(SharedStack shared)
         Assert.Equal("ok", (string?)continued["outcome"]);
         Assert.Equal(["truncated", "ok"], continued["attempts"]!.AsArray().Select(attempt => (string?)attempt!["outcome"]));
         Assert.Equal(["server_error", "ok"], traces.First(trace => (string?)trace!["attempts"]![0]!["outcome"] == "server_error")!["attempts"]!.AsArray().Select(attempt => (string?)attempt!["outcome"]));
+    }
+
+    /// <summary>As a busy worker meets it: request and farewell come in one. Nginx tells of the farewell only those who listen already.</summary>
+    [Fact]
+    public async Task Who_has_left_before_a_worker_looks_is_not_asked_for_at_the_provider()
+    {
+        const int Leavers = 5;
+        var body = Gateway.ChatBody("any-model");
+        var request = Encoding.UTF8.GetBytes($"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {body.Length}\r\n\r\n{body}");
+        var door = new UnixDomainSocketEndPoint(shared.Stack.PathOf("node/run/instances/idle.sock"));
+        var workers = shared.Stack.Workers;
+        var before = shared.CallsOf("idle").Count;
+        foreach (var worker in workers) await SignalAsync("STOP", worker);
+        try
+        {
+            for (var i = 0; i < Leavers; i++)
+            {
+                using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+                await socket.ConnectAsync(door);
+                await socket.SendAsync(request);
+            }
+        }
+        finally
+        {
+            foreach (var worker in workers) await SignalAsync("CONT", worker);
+        }
+        await Wait.Until(async () => (await SeriesAsync()).Where(one => (string?)one!["family"] == "attempt" && (string?)one["labels"]!["instance"] == "idle"
+            && (string?)one["labels"]!["outcome"] == "client_gone").Sum(one => (int)one!["count"]!) == Leavers, "all are counted");
+        Assert.Equal(before, shared.CallsOf("idle").Count);
+
+        static async Task SignalAsync(string signal, int pid)
+        {
+            using var kill = Process.Start("kill", ["-" + signal, $"{pid}"]);
+            await kill.WaitForExitAsync();
+        }
     }
 
     [Fact]
