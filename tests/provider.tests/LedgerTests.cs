@@ -10,7 +10,7 @@ public sealed class LedgerTests
     [Fact]
     public async Task An_entry_tells_who_asked_what_and_what_it_cost()
     {
-        await using var simulator = await StartAsync(new InstanceSettings());
+        await using var simulator = await StartAsync(new InstanceSettings { CachedPromptShare = 0.5 });
         await AskAsync(simulator["L"], body: """{"model":"deepseek-chat","user":"ghost","messages":[{"role":"user","content":"hello"}]}""",
             headers: "Authorization: Bearer sk-secret\r\nX-Request-Id: r-1\r\n");
         var entry = (await simulator.Ledger.WaitAsync(all => all is [{ Ended: true }]))[0];
@@ -18,6 +18,7 @@ public sealed class LedgerTests
         Assert.Equal(("POST", "/v1/chat/completions", "provider.test", 1), (entry.Method, entry.Path, entry.Host, entry.RequestOnConnection));
         Assert.Equal((200, LedgerOutcome.Completed, 1), (entry.Status, entry.Outcome, entry.InFlight));
         Assert.Equal((20, 6, 20, 26), (entry.TokensSent, entry.PromptTokensBilled, entry.CompletionTokensBilled, entry.TokensBilled));
+        Assert.Equal((3, 0, true), (entry.PromptTokensCached, entry.ReasoningTokens, entry.UsageTold));
         Assert.Equal(12, entry.AuthorizationSha256!.Length);
         Assert.Equal(64, entry.BodySha256.Length);
         Assert.True(entry.HeadersMs <= entry.EndMs);
@@ -27,13 +28,15 @@ public sealed class LedgerTests
     public async Task Failed_calls_are_billed_at_nothing_and_cut_ones_for_what_was_sent()
     {
         await using var simulator = await StartAsync(new InstanceSettings());
-        foreach (var fault in new[] { "status=503", "reset", "error_event_first", "cut_after=7" })
+        foreach (var fault in new[] { "status=503", "reset", "error_event_first", "cut_after=7", "reasoning_first=5,usage_chunk=off" })
         {
             await AskAsync(simulator["L"], fault, Bodies.Stream);
         }
-        var entries = await simulator.Ledger.WaitAsync(all => all.Count == 4 && all.All(e => e.Ended));
-        Assert.Equal([0, 0, 0, 13], entries.Select(e => e.TokensBilled));
-        Assert.Equal([LedgerOutcome.Completed, LedgerOutcome.ResetByUs, LedgerOutcome.Completed, LedgerOutcome.CutByUs], entries.Select(e => e.Outcome));
+        var entries = await simulator.Ledger.WaitAsync(all => all.Count == 5 && all.All(e => e.Ended));
+        Assert.Equal([0, 0, 0, 13, 31], entries.Select(e => e.TokensBilled));
+        Assert.Equal([0, 0, 0, 0, 5], entries.Select(e => e.ReasoningTokens));
+        Assert.All(entries, e => Assert.False(e.UsageTold));
+        Assert.Equal([LedgerOutcome.Completed, LedgerOutcome.ResetByUs, LedgerOutcome.Completed, LedgerOutcome.CutByUs, LedgerOutcome.Completed], entries.Select(e => e.Outcome));
     }
 
     [Fact]

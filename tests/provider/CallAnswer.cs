@@ -30,6 +30,12 @@ internal sealed class Call
     /// </summary>
     public required Action Release { get; init; }
 
+    /// <summary>Of the prompt, from the cache.</summary>
+    public int CachedTokens => (int)(Request.PromptTokens * Settings.CachedPromptShare);
+
+    /// <summary>The prompt is billed from now on.</summary>
+    public void BillPrompt() => (Entry.PromptTokensBilled, Entry.PromptTokensCached) = (Request.PromptTokens, CachedTokens);
+
     public double ElapsedMs => Stopwatch.GetElapsedTime(Started).TotalMilliseconds;
 
     public string Model => Plan.Model ?? Settings.ReportedModel ?? Request.Model;
@@ -104,8 +110,9 @@ internal static class CallAnswer
         else if (call.Kind == CallKind.Embedding)
         {
             await call.UntilAsync(call.Pace.FirstTokenMs);
-            call.Entry.PromptTokensBilled = call.Request.PromptTokens;
+            call.Entry.PromptTokensBilled = call.Request.PromptTokens;      // nobody's embeddings come from a cache
             await WholeAsync(call, 200, Payloads.Embeddings(call));
+            call.Entry.UsageTold = true;
         }
         else if (call.Request.Stream != plan.OtherKind)
         {
@@ -218,10 +225,12 @@ internal static class CallAnswer
         writer.Body(body.AsSpan(stall ?? 0));
         if (plan.Body is null)
         {
-            entry.TokensSent = words.Total;
-            (entry.PromptTokensBilled, entry.CompletionTokensBilled) = (call.Request.PromptTokens, words.Total);
+            call.BillPrompt();
+            entry.TokensSent = entry.CompletionTokensBilled = words.Total;
+            entry.ReasoningTokens = words.Reasoning * words.Choices;
         }
         await writer.EndAsync();
+        entry.UsageTold = plan.Body is null && plan.Usage != UsageMode.Off;
         entry.Outcome = LedgerOutcome.Completed;
     }
 

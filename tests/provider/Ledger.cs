@@ -54,7 +54,13 @@ public sealed class LedgerEntry
     public int InFlight { get; internal set; }
     public int TokensSent { get; internal set; }
     public int PromptTokensBilled { get; internal set; }
+    /// <summary>Those of the prompt that were read from the cache.</summary>
+    public int PromptTokensCached { get; internal set; }
     public int CompletionTokensBilled { get; internal set; }
+    /// <summary>Those of the completion that were reasoning.</summary>
+    public int ReasoningTokens { get; internal set; }
+    /// <summary>The client was sent a whole usage object that says these numbers.</summary>
+    public bool UsageTold { get; internal set; }
     public int TokensBilled => PromptTokensBilled + CompletionTokensBilled;
     public double? HeadersMs { get; internal set; }
     public double? FirstTokenMs { get; internal set; }
@@ -93,8 +99,11 @@ public sealed class LedgerEntry
         ["in_flight"] = InFlight,
         ["tokens_sent"] = TokensSent,
         ["prompt_tokens_billed"] = PromptTokensBilled,
+        ["prompt_tokens_cached"] = PromptTokensCached,
         ["completion_tokens_billed"] = CompletionTokensBilled,
+        ["reasoning_tokens"] = ReasoningTokens,
         ["tokens_billed"] = TokensBilled,
+        ["usage_told"] = UsageTold,
         ["headers_ms"] = HeadersMs,
         ["first_token_ms"] = FirstTokenMs,
         ["end_ms"] = EndMs,

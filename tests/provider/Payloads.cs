@@ -62,7 +62,7 @@ internal static class Payloads
     public static void Usage(ByteBuffer json, Call call, int completionTokens, int reasoningTokens)
     {
         var prompt = call.Request.PromptTokens;
-        var cached = (int)(prompt * call.Settings.CachedPromptShare);
+        var cached = call.CachedTokens;
         json.Append("\"usage\":{\"prompt_tokens\":"u8);
         json.AppendNumber(prompt);
         json.Append(",\"completion_tokens\":"u8);

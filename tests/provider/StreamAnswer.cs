@@ -90,9 +90,11 @@ internal sealed class StreamAnswer(Call call)
         {
             Event("[DONE]"u8);
         }
-        (_entry.PromptTokensBilled, _entry.CompletionTokensBilled) = (call.Request.PromptTokens, _words.Total);
+        call.BillPrompt();
+        _entry.CompletionTokensBilled = _words.Total;
         call.Release();
         await _writer.EndAsync();
+        _entry.UsageTold = UsageIsAsked || _plan.Usage == UsageMode.Inline;
         _entry.Outcome = LedgerOutcome.Completed;
     }
 
@@ -100,7 +102,7 @@ internal sealed class StreamAnswer(Call call)
     {
         _writer.Head(200, "text/event-stream; charset=utf-8", null, "cache-control: no-cache\r\n" + CallAnswer.Headers(call));
         CallAnswer.Sent(call, 200);
-        _entry.PromptTokensBilled = call.Request.PromptTokens;
+        call.BillPrompt();
         if (_plan.SseStyle == SseStyle.Bom)
         {
             _writer.Body([0xEF, 0xBB, 0xBF]);
@@ -151,6 +153,7 @@ internal sealed class StreamAnswer(Call call)
                 sent++;
                 _entry.FirstTokenMs ??= call.ElapsedMs;
                 _entry.TokensSent = _entry.CompletionTokensBilled = sent;
+                _entry.ReasoningTokens += position < _words.Reasoning ? 1 : 0;
             }
         }
         if (_plan.EndlessBodyPerSecond is { } bytesPerSecond)
@@ -232,7 +235,7 @@ internal sealed class StreamAnswer(Call call)
         Event(Encoding.UTF8.GetBytes(ErrorBody.ForCode(_plan.ErrorCode, _plan.Message)));
         if (_entry.TokensSent == 0)
         {
-            _entry.PromptTokensBilled = 0;
+            (_entry.PromptTokensBilled, _entry.PromptTokensCached) = (0, 0);
         }
         if (_plan.ErrorThenDone)
         {
