@@ -85,7 +85,7 @@ public static class TelemetryEndpoints
     }
 
     private const string Method =
-        "Minutes count as prevented when a pool's first choice (the heaviest instance of its first tier) was out (probe, breaker or blocked incident) or failed at least half of its calls, " +
+        "Minutes count as prevented when a pool's first choice (the heaviest instance of its first tier; of equally heavy ones the first in the configuration) was out (probe, breaker or blocked incident) or failed at least half of its calls, " +
         "while more than half of the pool's requests were answered. A minute counts once, however many pools it was prevented in. Saved = minutes / 60 × revenue per hour. " +
         "Redundancy = attempts that failed or were cut, probes and ghosts. Net = saved − redundancy, by gateway.exchange_rates.";
 

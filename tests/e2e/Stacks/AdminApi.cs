@@ -92,12 +92,14 @@ internal sealed class AdminApi : IDisposable
         return JsonNode.Parse(text)!.AsObject();
     }
 
-    private async Task<JsonNode> ReadAsync(string path)
+    private async Task<JsonNode> ReadAsync(string path) => JsonNode.Parse(await TextAsync(path))!;
+
+    public async Task<string> TextAsync(string path)
     {
         using var answer = await _http.GetAsync("/api/v1/" + path);
         var text = await answer.Content.ReadAsStringAsync();
         Assert.True(answer.IsSuccessStatusCode, $"GET {path}: {(int)answer.StatusCode} {text}");
-        return JsonNode.Parse(text)!;
+        return text;
     }
 
     public Task<JsonObject> StatusAsync() => GetAsync("status");

@@ -57,7 +57,7 @@ internal sealed class Config
 
     public static JsonObject Json(object value) => JsonSerializer.SerializeToNode(value)!.AsObject();
 
-    private static JsonObject Merge(JsonObject target, object? settings)
+    public static JsonObject Merge(JsonObject target, object? settings)
     {
         foreach (var (key, value) in settings is null ? [] : Json(settings))
         {

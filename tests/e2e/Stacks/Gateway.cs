@@ -94,11 +94,11 @@ internal sealed class Gateway : IDisposable
     }
 
     /// <summary>Reads a stream to its end; what breaks it is in the answer's head.</summary>
-    public async Task<StreamedReply> StreamAsync(string model, string prompt = "Hello!", Action? onFirstText = null, CancellationToken leave = default)
+    public async Task<StreamedReply> StreamAsync(string model, string prompt = "Hello!", Action? onFirstText = null, CancellationToken leave = default, string? id = null)
     {
         var began = DateTime.UtcNow;
         var content = new StringContent(ChatBody(model, prompt, stream: true), Encoding.UTF8, "application/json");
-        using var request = Request(HttpMethod.Post, "/v1/chat/completions", content, [("Connection", "close")]);
+        using var request = Request(HttpMethod.Post, "/v1/chat/completions", content, [("Connection", "close"), .. id is null ? [] : new[] { ("x-request-id", id) }]);
         var text = new StringBuilder();
         var (status, headers) = (0, (IReadOnlyDictionary<string, string>)new Dictionary<string, string>());
         string? finishReason = null;

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Evenkeel.Provider;
 using Xunit;
 
@@ -58,6 +59,7 @@ public sealed class SharedStack : IAsyncLifetime
                 Simulated("slow-1"), Simulated("slow-2"),
                 Simulated("cut"), Simulated("continues"),
                 Simulated("billed", s => s with { CachedPromptShare = 0.25 }), Simulated("billed-too"), Simulated("tiered"), Simulated("tiered-too"),
+                Simulated("month-a", s => s with { CachedPromptShare = 0.25 }), Simulated("month-b"), Simulated("month-c"),
                 Simulated("no-options", s => s with { RecordBodies = true }),
                 Simulated("seen-1", s => s with { ErrorRate = 0.3, ErrorStatus = 503 }), Simulated("seen-2", s => s with { ErrorRate = 0.3, ErrorStatus = 429 }), Simulated("seen-3"),
                 Simulated("lost"),
@@ -109,6 +111,10 @@ public sealed class SharedStack : IAsyncLifetime
                 price = new { input_per_million = 0.27m, cached_input_per_million = 0.07m, output_per_million = 1.10m },
             });
         }
+        foreach (var name in new[] { "month-a", "month-b", "month-c" })
+        {
+            config.Instance(Providers[name], new { api_key = KeyOf(name), max_connections = 1000 });
+        }
         foreach (var name in new[] { "seen-1", "seen-2", "seen-3", "lost" })
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), price = new { input_per_million = 1, output_per_million = 2, currency = "GBP" } });
@@ -149,10 +155,8 @@ public sealed class SharedStack : IAsyncLifetime
             .Pool("no-options", [["no-options"]])
             .Pool("billed", [["billed"], ["billed-too"]])
             .Pool("tiered", [["tiered"], ["tiered-too"]])
-            .Pool("seen", [["seen-1", "seen-2"], ["seen-3"]], new
-            {
-                failover_config = new { circuit_breaker = new { min_requests = 1_000_000 }, health_check = new { interval = "1h", unhealthy_threshold = 100 } },
-            })
+            .Pool("seen", [["seen-1", "seen-2"], ["seen-3"]], Unshaken())
+            .Pool("month", [["month-a", "month-b"], ["month-c"]], Unshaken(Month.Models))
             .Pool("lost", [["lost"]])
             .Pool("vendor-x", [["vendor-x"]])
             .Pool("vendor-y", [["vendor-y"]])
@@ -161,6 +165,14 @@ public sealed class SharedStack : IAsyncLifetime
             .Pool("wrong-name", [["wrong-name", "trusted"]], new { algorithm = "round_robin" })
             .Pool("unknown-authority", [["unknown-authority", "trusted"]], new { algorithm = "round_robin" })
             .Pool("unverified", [["unverified"]]);
+
+        // Whose instances may fail as often as they like.
+        static JsonObject Unshaken(string[]? models = null)
+        {
+            var settings = Config.Json(new { failover_config = new { circuit_breaker = new { min_requests = 1_000_000 }, health_check = new { interval = "1h", unhealthy_threshold = 100 } } });
+            if (models is not null) settings["models"] = new JsonArray([.. models.Select(model => JsonValue.Create(model))]);
+            return settings;
+        }
 
         // A certificate is for a name.
         string ByName(string instance) => $"https://localhost:{Providers[instance].Port}/v1";
