@@ -35,7 +35,7 @@ public static class GhostEndpoints
     {
         var group = app.MapGroup("/api/v1/ghosts").WithTags("ghosts").ProducesProblem(StatusCodes.Status401Unauthorized);
         group.MapGet("", Overview).WithName("getGhosts")
-            .WithSummary("How each instance serves by its ghosts, tokens used today, and the newest results; before=ID goes on below ID.");
+            .WithSummary("How each instance serves by its ghosts, tokens used today, and the newest results, of one pool, instance, verdict or prompt if it is named; before=ID goes on below ID.");
         group.MapPost("/run", Run).WithName("runGhosts").RequireRole(Role.Operator).WithSummary("Sends ghosts now, answers with what became of them, and counts them like scheduled ones.")
             .ProducesProblem(StatusCodes.Status400BadRequest).ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status409Conflict);
         group.MapGet("/samples", Samples).WithName("listGhostSamples").RequireRole(Role.Operator).WithSummary("Redacted requests of clients that are asked again, newest first; before=ID goes on below ID.");
@@ -45,7 +45,7 @@ public static class GhostEndpoints
 
     private static async Task<Ok<GhostOverview>> Overview(
         GhostStore store, PromptFiles files, DesiredState state, CancellationToken cancel,
-        string? pool = null, string? instance = null, string? verdict = null, long before = long.MaxValue, int limit = 50)
+        string? pool = null, string? instance = null, string? verdict = null, string? prompt = null, long before = long.MaxValue, int limit = 50)
     {
         var document = state.Current?.Document ?? new ConfigDocument();
         var homes = GhostTarget.Scheduled(document);
@@ -57,7 +57,7 @@ public static class GhostEndpoints
             [.. states],
             [.. pools.Select(one => (used.GetValueOrDefault(one.Name) ?? new GhostBudget { Pool = one.Name }) with { MaxTokensPerDay = one.Ghost.MaxTokensPerDay })],
             [.. pools.Where(one => one.Ghost.PromptsFile is not null).Select(one => (one, Set: files.Of(one.Ghost))).Select(one => new GhostPromptsView(one.one.Name, one.one.Ghost.PromptsFile!, one.Set.Prompts.Count, one.Set.Faults))],
-            await store.ResultsAsync(new GhostFilter(pool, instance, verdict, before, Math.Clamp(limit, 1, MostPerPage)), cancel)));
+            await store.ResultsAsync(new GhostFilter(pool, instance, verdict, prompt, before, Math.Clamp(limit, 1, MostPerPage)), cancel)));
     }
 
     private static async Task<Results<Ok<GhostRunResult>, ProblemHttpResult>> Run(GhostRun body, GhostRunner runner, DesiredState state, CancellationToken cancel)

@@ -87,7 +87,7 @@ public sealed record GhostBudget
 }
 
 /// <summary>Which results to list.</summary>
-public sealed record GhostFilter(string? Pool, string? Instance, string? Verdict, long Before, int Limit);
+public sealed record GhostFilter(string? Pool, string? Instance, string? Verdict, string? Prompt, long Before, int Limit);
 
 /// <summary>Due-list, states, budgets and results in PostgreSQL. Its clock is the database's, so that all control planes have one.</summary>
 public sealed class GhostStore(NpgsqlDataSource database)
@@ -291,7 +291,8 @@ public sealed class GhostStore(NpgsqlDataSource database)
 
     private const string ResultsSql = """
         select * from ghost_result
-        where (@Pool::text is null or pool = @Pool) and (@Instance::text is null or instance = @Instance) and (@Verdict::text is null or verdict = @Verdict) and id < @Before
+        where (@Pool::text is null or pool = @Pool) and (@Instance::text is null or instance = @Instance) and (@Verdict::text is null or verdict = @Verdict)
+            and (@Prompt::text is null or prompt = @Prompt) and id < @Before
         order by id desc limit @Limit
         """;
 

@@ -45,7 +45,7 @@ public sealed record LiveInstance
     public required double Weight { get; init; }
     /// <summary>Mean over nodes.</summary>
     public required double LiveWeight { get; init; }
-    /// <summary>Of the live weights in the first tier that holds it, 0 to 1.</summary>
+    /// <summary>Of the live weights in the first tier that holds it, 0 to 1, by those nodes that would ask it now: 0 while none does.</summary>
     public required double Share { get; init; }
     /// <summary>The worst of the nodes': closed, half_open or open.</summary>
     public required string Breaker { get; init; }
@@ -183,10 +183,11 @@ public sealed class LiveFeed(NpgsqlDataSource database, NodeViews views, NodeAdm
         var document = desired?.Document ?? new ConfigDocument();
         var tiers = document.Pools.ToDictionary(pool => pool.Name, document.EffectiveTiers);
         var instances = document.Instances.Select(Instance).ToDictionary(instance => instance.Name);
+        var weights = document.Instances.ToDictionary(instance => instance.Name, WeightWhereAsked);
         foreach (var tier in tiers.Values.SelectMany(list => list).Reverse())
         {
-            var sum = tier.Instances.Sum(name => instances[name].LiveWeight);
-            foreach (var name in tier.Instances) instances[name] = instances[name] with { Share = sum > 0 ? Math.Round(instances[name].LiveWeight / sum, 4) : 0 };
+            var sum = tier.Instances.Sum(name => weights[name]);
+            foreach (var name in tier.Instances) instances[name] = instances[name] with { Share = sum > 0 ? Math.Round(weights[name] / sum, 4) : 0 };
         }
         return new LiveView(now, desired?.Revision ?? 0,
             [.. nodes.Select(node => new LiveNode(node.Name, node.Live, node.Revision, node.Workers.Count, node.Acknowledged))],
@@ -194,9 +195,15 @@ public sealed class LiveFeed(NpgsqlDataSource database, NodeViews views, NodeAdm
 
         async Task<List<T>> QueryAsync<T>(string sql, object? parameters) => [.. await connection.QueryAsync<T>(new CommandDefinition(sql, parameters, commandTimeout: 10, cancellationToken: cancel))];
 
+        List<InstanceStats> Seen(InstanceConfig instance) => [.. stats.Select(node => node.Instances.GetValueOrDefault(instance.Name)).OfType<InstanceStats>()];
+
+        double WeightWhereAsked(InstanceConfig instance) => instance is { Enabled: true, Drain: false }
+            ? Seen(instance).Where(view => view is { Healthy: true, IsBlocked: false, CooldownS: 0, Breaker: not "open" }).Sum(view => view.LiveWeight.Stream)
+            : 0;
+
         LiveInstance Instance(InstanceConfig instance)
         {
-            var seen = stats.Select(node => node.Instances.GetValueOrDefault(instance.Name)).OfType<InstanceStats>().ToList();
+            var seen = Seen(instance);
             var calling = calls.GetValueOrDefault(("attempt", instance.Name));
             return new LiveInstance
             {

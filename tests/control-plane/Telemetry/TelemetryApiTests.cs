@@ -170,7 +170,8 @@ public sealed class TelemetryApiTests(PlaneFixture fixture) : IClassFixture<Plan
     {
         await using var node = await FakeNode.StartAsync();
         node.Stats = () => """
-            {"instances":{"official-1":{"in_flight":3,"limit":40,"max_connections":50,"weight":50,"live_weight":{"stream":30,"json":31},"breaker":"open","healthy":true,"cooldown_s":0,"blocked":"quota"}},
+            {"instances":{"official-1":{"in_flight":3,"limit":40,"max_connections":50,"weight":50,"live_weight":{"stream":30,"json":31},"breaker":"open","healthy":true,"cooldown_s":0,"blocked":"quota"},
+              "lite":{"in_flight":0,"limit":20,"max_connections":20,"weight":20,"live_weight":{"stream":20,"json":20},"breaker":"closed","healthy":true,"cooldown_s":0,"blocked":false}},
              "pools":{"chat":{"queued":2}}}
             """;
         using var agent = Plane.Node();
@@ -188,6 +189,8 @@ public sealed class TelemetryApiTests(PlaneFixture fixture) : IClassFixture<Plan
         }
         var instance = seen["instances"]![0]!;
         Assert.Equal(("official-1", 3, 40, "open", true), ((string)instance["name"]!, (int)instance["in_flight"]!, (int)instance["limit"]!, (string)instance["breaker"]!, (bool)instance["blocked"]!));
+        // A share is what an instance is asked for: whoever is out, and who drains, has none.
+        Assert.Equal([0, 0, 1], seen["instances"]!.AsArray().Select(one => (double)one!["share"]!));
         var pool = seen["pools"]![0]!;
         Assert.Equal(("chat", 2, "degraded"), ((string)pool["name"]!, (int)pool["queued"]!, (string)pool["state"]!));     // hosted-b drains, lite can be asked
         Assert.Contains(seen["nodes"]!.AsArray(), n => (string)n!["name"]! == "two" && (bool)n["live"]!);
