@@ -1,6 +1,7 @@
 -- Keeps the access log small: when it has grown beyond MOST_BYTES, it becomes access.log.1, what was that access.log.2, and so on up to
 -- KEPT; nginx opens a new one.
 
+local clock = require "evenkeel.clock"
 local ffi = require "ffi"
 local C = ffi.C
 
@@ -30,7 +31,7 @@ end
 --- @param master_pid gives the pid of nginx's master
 function M.start(path, master_pid)
   assert(ngx.timer.every(LOOK_S, function(premature)
-    if premature or not ngx.shared.evenkeel_state:add("lease:log", 1, LOOK_S * 0.9) then return end
+    if premature or not clock.lease(ngx.shared.evenkeel_state, "lease:log", LOOK_S * 0.9) then return end
     if M.rotate(path, size_of, os.rename) then C.kill(master_pid(), SIGUSR1) end
   end))
 end

@@ -8,6 +8,7 @@
 local cjson = require "cjson.safe"
 local answers = require "evenkeel.answers"
 local breaker = require "evenkeel.breaker"
+local clock = require "evenkeel.clock"
 local events = require "evenkeel.events"
 local errors = require "evenkeel.errors"
 local json_scan = require "evenkeel.json_scan"
@@ -24,7 +25,7 @@ local transport = require "evenkeel.transport"
 local waiting = require "evenkeel.waiting"
 
 local ngx = ngx
-local now = ngx.now
+local now = clock.now
 local sub, find, match, concat = string.sub, string.find, string.match, table.concat
 local tonumber, random, min = tonumber, math.random, math.min
 
@@ -112,7 +113,7 @@ local function report(attempt, outcome, at)
   waiting.over(attempt)
   meter.attempt(attempt, outcome, at)
   if not attempt.kind then                      -- a probe or a look: it proves a key and a connection, not the service or its account
-    if outcome == "ok" and live.unblock(attempt.inst, "auth") then events.add("unblocked", attempt.inst.name, { outcome = outcome }) end
+    if outcome == "ok" and live.unblock(attempt.inst, at, "auth") then events.add("unblocked", attempt.inst.name, { outcome = outcome }) end
     return
   end
   local inst, dict = attempt.inst, ngx.shared.evenkeel_state
@@ -123,7 +124,7 @@ local function report(attempt, outcome, at)
       events.add("breaker_closed", inst.name, { outcome = outcome })
       live.touch(inst)
     end
-    if live.unblock(inst) then events.add("unblocked", inst.name, { outcome = outcome }) end
+    if live.unblock(inst, at) then events.add("unblocked", inst.name, { outcome = outcome }) end
     if live.view(inst, at).refused then             -- lately: there is something to forgive or to learn
       live.forgive(inst, attempt.started)
       live.bore(inst, slots.count(k.in_flight), at)
@@ -148,7 +149,7 @@ local function report(attempt, outcome, at)
     tell_limit(inst, at)
     if wait_s then events.add("cooldown", inst.name, { outcome = outcome, seconds = wait_s, request_id = attempt.request_id }) end
   elseif outcome == "auth" or outcome == "quota" then
-    local news, block_s = live.block(inst, outcome)
+    local news, block_s = live.block(inst, outcome, at)
     if news then
       events.add("blocked", inst.name, { outcome = outcome, seconds = block_s, evidence = attempt.words, request_id = attempt.request_id })
     end
@@ -239,8 +240,7 @@ local function error_answer(attempt, conn, head)
   local status = head.status
   local body = without_key(attempt.inst, transport.read_all(conn, MAX_ERROR_BODY, now() + ERROR_BODY_WAIT_S) or "")
   if minds_our_question(attempt, status, body) then return perform(attempt) end
-  local at = now()
-  attempt.retry_after_s = outcomes.retry_after_s(head.headers["retry-after"], at, ngx.parse_http_time)
+  attempt.retry_after_s = outcomes.retry_after_s(head.headers["retry-after"], ngx.now(), ngx.parse_http_time)
   watch_rate_limit_headers(attempt, head.headers)
   if status < 400 then return fail(attempt, "bad_gateway", "answered " .. status .. " (redirects are not followed)") end
   local outcome = outcomes.of_error(status, body)
@@ -437,7 +437,7 @@ function M.recovery_probes(dict)
   local at = now()
   for _, name in ipairs(snapshot.instance_names) do
     local inst = snapshot.instances[name]
-    if inst.reachable and breaker.state(dict, inst.keys.breaker, at) == "open" and dict:add("pl:" .. name, 1, RECOVERY_PROBE_S) then
+    if inst.reachable and breaker.state(dict, inst.keys.breaker, at) == "open" and clock.lease(dict, "pl:" .. name, RECOVERY_PROBE_S) then
       ngx.timer.at(0, function(premature)
         if not premature then probe(inst, dict) end
       end)

@@ -16,6 +16,7 @@
 
 local cjson = require "cjson.safe"
 local breaker = require "evenkeel.breaker"
+local clock = require "evenkeel.clock"
 local events = require "evenkeel.events"
 local hints = require "evenkeel.hints"
 local limits = require "evenkeel.limits"
@@ -97,7 +98,8 @@ local function instance_stats(inst, at)
     enabled = inst.enabled ~= false, drain = inst.drain == true,
     live_weight = { stream = weight(v.stream), json = weight(v.json) },
     latency_ms = { stream = math.floor(v.stream * 1000 + 0.5), json = math.floor(v.json * 1000 + 0.5) },
-    breaker = v.breaker, open_until = v.open_until, warmth = v.warmth, trials = slots.count(k.breaker.trials),
+    breaker = v.breaker, open_until = v.open_until and clock.of_day(v.open_until), warmth = v.warmth,
+    trials = slots.count(k.breaker.trials),
     healthy = inst.healthy ~= false, weight_factor = inst.weight_factor,
     cooldown_s = math.max(0, v.cooldown_until - at), blocked = v.blocked, window = { calls = calls, failed = failed },
     permits = dict:get(k.permits), dealt_trials = dict:get(k.dealt_trials), opening = opening, cooldown = cooldown,
@@ -106,10 +108,10 @@ end
 
 local function stats()
   local snapshot = snapshots.current()
-  local at = ngx.now()
+  local at = clock.now()
   local version, share = shares.state()
   local body = {
-    node = node.name, revision = snapshot and snapshot.revision or 0, now = at, shares_version = version, share = share,
+    node = node.name, revision = snapshot and snapshot.revision or 0, now = ngx.now(), shares_version = version, share = share,
     instances = {}, pools = {},
   }
   if snapshot then
@@ -149,7 +151,7 @@ local function put_shares()
 end
 
 local function post_hints()
-  local result, fault = hints.accept(ngx.shared.evenkeel_state, request_body.read(), snapshots.current(), ngx.now())
+  local result, fault = hints.accept(ngx.shared.evenkeel_state, request_body.read(), snapshots.current(), clock.now())
   return answer(result, fault and { error = fault } or nil)
 end
 
@@ -173,7 +175,7 @@ end
 local function metrics()
   ngx.header["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
   local snapshot = snapshots.current()
-  local live_numbers, at = {}, ngx.now()
+  local live_numbers, at = {}, clock.now()
   for name, inst in pairs(snapshot and snapshot.instances or {}) do live_numbers[name] = instance_stats(inst, at) end
   telemetry.text(snapshot, live_numbers, ngx.print)
 end
@@ -202,7 +204,7 @@ function M.open_door()
   if rest == "/_reset" then
     if ngx.req.get_method() ~= "POST" then return answer(405, { error = "use POST" }) end
     local dict = ngx.shared.evenkeel_state
-    breaker.close(dict, inst.keys.breaker, inst.breaker, ngx.now())
+    breaker.close(dict, inst.keys.breaker, inst.breaker, clock.now())
     for _, key in ipairs { "cooldown", "strikes", "limit", "limit_low", "blocked" } do dict:delete(inst.keys[key]) end
     live.touch(inst)
     events.add("reset", name, {})

@@ -9,12 +9,13 @@
 -- the text. It is never kept and never billed.
 
 local cjson = require "cjson.safe"
+local clock = require "evenkeel.clock"
 local errors = require "evenkeel.errors"
 local json_scan = require "evenkeel.json_scan"
 local live = require "evenkeel.live"
 local ffi = require "ffi"
 
-local now, ceil, floor, max, min = ngx.now, math.ceil, math.floor, math.max, math.min
+local now, ceil, floor, max, min = clock.now, math.ceil, math.floor, math.max, math.min
 local find, sub, gsub, match, tonumber, format = string.find, string.sub, string.gsub, string.match, tonumber, string.format
 local encode = json_scan.encode_string
 

@@ -50,7 +50,7 @@ end
 function M.warmth(closed_at, now)
   if not closed_at then return 1 end
   local age = now - closed_at
-  if age >= SLOW_START_S or age < 0 then return 1 end
+  if age >= SLOW_START_S then return 1 end
   return max(0.1, age / SLOW_START_S)
 end
 

@@ -1,6 +1,7 @@
 -- Tells when a pool begins to be answered by a later tier, or by nobody, and when its first tier has taken over again. One event for each,
 -- however many requests there were in between; their number goes with the second one.
 
+local clock = require "evenkeel.clock"
 local events = require "evenkeel.events"
 
 local M = {}
@@ -20,7 +21,8 @@ end
 
 local function over(dict, keys, pool, since)
   dict:delete(keys.since)
-  events.add("tier_restored", pool.name, { degraded = dict:get(keys.degraded) or 0, lost = dict:get(keys.lost) or 0, since = since })
+  events.add("tier_restored", pool.name, { degraded = dict:get(keys.degraded) or 0, lost = dict:get(keys.lost) or 0,
+    since = clock.of_day(since) })
   dict:delete(keys.degraded)
   dict:delete(keys.lost)
 end

@@ -14,6 +14,7 @@ local balancer = require "evenkeel.balancer"
 local breaker = require "evenkeel.breaker"
 local budget = require "evenkeel.budget"
 local clients = require "evenkeel.clients"
+local clock = require "evenkeel.clock"
 local degradation = require "evenkeel.degradation"
 local errors = require "evenkeel.errors"
 local events = require "evenkeel.events"
@@ -34,7 +35,7 @@ local telemetry = require "evenkeel.telemetry"
 local ngx = ngx
 local tonumber, random, ceil = tonumber, math.random, math.ceil
 local find, sub, concat = string.find, string.sub, table.concat
-local now = ngx.now
+local now = clock.now
 
 local M = {}
 

@@ -7,6 +7,7 @@
 --
 -- Money is counted in `spending`. Calls at once are permits (`slots`), so a killed worker's are given back.
 
+local clock = require "evenkeel.clock"
 local errors = require "evenkeel.errors"
 local events = require "evenkeel.events"
 local slots = require "evenkeel.slots"
@@ -108,7 +109,8 @@ end
 -- ------------------------------------------------------------------------------------------------------------------- admit
 
 -- @return refusal, or nil
-local function look_at_budget(client, at)
+local function look_at_budget(client)
+  local at = ngx.now()
   local state, share, ends_in_s = spending.state(client, at)
   if state ~= "ok" then ngx.header["x-evenkeel-budget-warning"] = format("%d%%", min(floor(share * 100), 9999)) end
   if spending.is_news(client, state, at) then
@@ -120,11 +122,11 @@ local function look_at_budget(client, at)
 end
 
 --- May this request begin? Sets the x-ratelimit headers of the answer.
---- @param scan json_scan's info  @param bytes length of the body  @param at seconds
+--- @param scan json_scan's info  @param bytes length of the body  @param at of clock.now
 --- @return permit for `leave`, or nil and a refusal {code, message, retry_after_s}
 function M.admit(client, scan, bytes, at)
   if client.budget then
-    local refused = look_at_budget(client, at)
+    local refused = look_at_budget(client)
     if refused then return nil, refused end
   end
   local keys, share = client.counts, M.share()
@@ -172,17 +174,18 @@ end
 function M.leave(permit)
   local keys = permit.client.counts
   if permit.counted then slots.release(keys.in_flight) end
-  if permit.tokens_us then M.settle(dict, keys.tokens, -permit.tokens_us, floor(ngx.now() * 1e6)) end
+  if permit.tokens_us then M.settle(dict, keys.tokens, -permit.tokens_us, floor(clock.now() * 1e6)) end
   permit.counted, permit.tokens_us = nil, nil
 end
 
 --- What an attempt really used for a client. Callable from any phase and any worker, before or after the request's `leave`.
 --- @param client of the snapshot (`snapshot.client_names[name]`)  @param tokens input and output  @param cost_nano billionths of `currency`
+--- @param at of clock.now
 function M.used(client, tokens, cost_nano, currency, at)
   if client.tokens_per_minute and tokens > 0 then
     M.settle(dict, client.counts.tokens, ceil(tokens * MINUTE_US / (client.tokens_per_minute * M.share())), floor(at * 1e6))
   end
-  if client.budget and cost_nano > 0 then spending.add(client, cost_nano, currency, at) end
+  if client.budget and cost_nano > 0 then spending.add(client, cost_nano, currency, ngx.now()) end
 end
 
 return M

@@ -13,7 +13,7 @@ local breaker = require "evenkeel.breaker"
 local shares = require "evenkeel.shares"
 local waiting = require "evenkeel.waiting"
 
-local exp, max, min, floor = math.exp, math.max, math.min, math.floor
+local exp, max, min, floor, ceil = math.exp, math.max, math.min, math.floor, math.ceil
 
 local M = {}
 
@@ -85,7 +85,7 @@ local function refresh(v, inst, now)
   v.warmth = v.breaker == "closed" and breaker.warmth(dict:get(k.breaker.closed_at), now) or 1
   v.probe_bad = v.breaker == "open" and dict:get(k.probe) == "bad"
   v.cooldown_until = dict:get(k.cooldown) or 0
-  v.blocked = dict:get(k.blocked)
+  v.blocked = M.blocked(inst, now)
   v.limit = M.working_limit(inst, now)
   v.refused = dict:get(k.limit) ~= nil or dict:get(k.strikes) ~= nil
   return v
@@ -100,8 +100,7 @@ function M.view(inst, now)
     v = { at = -1 }
     views[inst.name] = v
   end
-  local age = now - v.at
-  if age > VIEW_AGE_S or age < 0 then refresh(v, inst, now) end
+  if now - v.at > VIEW_AGE_S then refresh(v, inst, now) end
   return v
 end
 
@@ -119,7 +118,7 @@ function M.observe(inst, kind, seconds, now)
   local key, at_key = k[kind], AT[kind]
   local average = dict:get(key)
   local noted = k[NOTED[kind]]            -- by this worker: within STILL_FRESH_S nothing can have drifted
-  if not noted or now - noted > STILL_FRESH_S or now < noted then
+  if not noted or now - noted > STILL_FRESH_S then
     local pace = dict:get(k[PACE[kind]]) or 1
     if average then average = M.drift(average, inst.base_latency_s * pace, now - (dict:get(k[at_key]) or now)) end
     dict:set(k[PACE[kind]], M.next_pace(pace, seconds / inst.base_latency_s))
@@ -134,7 +133,7 @@ function M.cool_down(inst, seconds, now)
   local key = inst.keys.cooldown
   local until_ = now + seconds
   if (dict:get(key) or 0) < until_ then
-    dict:set(key, until_, seconds + 1)
+    dict:set(key, until_)
     M.touch(inst)
   end
 end
@@ -235,27 +234,35 @@ function M.forgive(inst, started)
   if dict:get(k.strikes) and started > (dict:get(k.row_at) or 0) then dict:delete(k.strikes) end
 end
 
+local BLOCK_S = 600
+
+--- @return the outcome for which it is out, or nil
+function M.blocked(inst, now)
+  local outcome, ends = dict:get(inst.keys.blocked)
+  return outcome and now < (ends or 0) and outcome or nil
+end
+
 --- `auth` and `quota` take the instance out until it answers or an operator acts; it is looked at again after BLOCK_S anyway.
 --- @return true if it was in until now, or out for another reason; seconds of the block
-local BLOCK_S = 600
-function M.block(inst, outcome)
-  local key = inst.keys.blocked
-  local was = dict:get(key)
-  dict:set(key, outcome, BLOCK_S)
+function M.block(inst, outcome, now)
+  local was = M.blocked(inst, now)
+  dict:set(inst.keys.blocked, outcome, 0, ceil(now + BLOCK_S))
   M.touch(inst)
   return was ~= outcome, BLOCK_S
 end
 
 --- @param only end the block only if it is for this outcome; nil: whatever it is for
 --- @return true if there was one to end
-function M.unblock(inst, only)
+function M.unblock(inst, now, only)
   local key = inst.keys.blocked
-  local was = dict:get(key)
-  if was and (not only or was == only) then
+  local outcome = dict:get(key)
+  if outcome and (not only or outcome == only) then
+    local was = M.blocked(inst, now)
     dict:delete(key)
     M.touch(inst)
-    return true
+    return was ~= nil
   end
+  return false
 end
 
 return M

@@ -7,6 +7,7 @@
 -- The look-up from labels to a series goes through tables that hang on the compiled snapshot's objects; no text is built for it.
 
 local cjson = require "cjson.safe"
+local clock = require "evenkeel.clock"
 local cost = require "evenkeel.cost"
 local ffi = require "ffi"
 local json_text = require "evenkeel.json_text"
@@ -142,7 +143,7 @@ end
 
 --- An attempt is over. Called once for each, by the adapter.
 --- @param attempt {inst, kind, call, traffic, started, latency_s, stream | usage, answered (its head had status 200), bytes, …}
---- @param at now
+--- @param at of clock.now
 function M.attempt(attempt, outcome, at)
   local inst, call, s = attempt.inst, attempt.call, attempt.stream
   local pool, traffic, stream = call.pool or "", attempt.traffic or "probe", call.stream
@@ -157,7 +158,7 @@ function M.attempt(attempt, outcome, at)
   if not input then return end
   if first_s and output > 1 and outcome == "ok" then observe(v, A_PER_TOKEN, SHORT, (total_s - first_s) / (output - 1)) end
   local nano, currency = 0, ""
-  if inst.prices then nano, currency = cost.of(inst.prices, at, input, cached, output) end
+  if inst.prices then nano, currency = cost.of(inst.prices, ngx.now(), input, cached, output) end
   v = open(usage_series(inst, pool, call.client or "", model_of(attempt), traffic, waste_of(attempt, outcome, s), currency))
   v[U_ATTEMPTS] = v[U_ATTEMPTS] + 1
   v[U_INPUT] = v[U_INPUT] + input
@@ -180,7 +181,7 @@ local NOTE_S = 60
 --- Leave a note for the edge of what became of an answer after its first byte, before its last byte is sent.
 --- @param ref the edge's name of the request, nil: nobody asked through the edge
 --- @param note {outcome (what the client gets in the end), cut (the outcome of this attempt), at, more = {{instance, tier, outcome, began,
----   ended, way}}} with times in epoch seconds
+---   ended, way}}} with times of clock.now
 function M.tell(ref, note)
   if ref then ngx.shared.evenkeel_state:set("note:" .. ref, cjson.encode(note), NOTE_S) end
 end
@@ -276,7 +277,8 @@ function M.request(req, var, status, held, at)
   if traces.wanted(at, outcome == "ok" and attempts == 1 and not degraded) then
     local shown_tier = (not lost or lost == "stale") and tier or "null"
     traces.add(concat {
-      '"at":', format("%.3f", started), ',"request_id":"', var.ek_request_id, '","client":"', req.client and req.client.name or "",
+      '"at":', format("%.3f", clock.of_day(started)), ',"request_id":"', var.ek_request_id,
+      '","client":"', req.client and req.client.name or "",
       '","pool":"', pool.name, '","model":', json_text.encode_string(req.model), ',"kind":"', req.kind, '","mode":"', mode,
       '","status":', status, ',"outcome":"', outcome, '","tier":', shown_tier, ',"degraded":', degraded and "true" or "false",
       ',"duration_ms":', ms(at - started), ',"queued_ms":', ms(req.queued_s or 0), ',"first_token_ms":', first_token_ms or "null",

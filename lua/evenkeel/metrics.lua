@@ -138,11 +138,11 @@ local function born_of(packed)
 end
 
 -- A new row. @return its text and id, or nil when there is no room
-local function create(spec, key, now, most)
+local function create(spec, key, wall, most)
   if (dict:get("live") or 0) >= most then return nil end
   local id = dict:lpop("free") or dict:incr("top", 1, 0)
   if not id then return nil end
-  local born = dict:incr("born", 1, floor(now * 1000) * 1000)
+  local born = dict:incr("born", 1, floor(wall * 1000) * 1000)
   for i = 0, HEAD + spec.n - 1 do buffer[i] = 0 end
   buffer[1] = born or 0
   local packed = ffi_string(buffer, spec.bytes)
@@ -158,11 +158,11 @@ local function create(spec, key, now, most)
 end
 
 -- The row of a label set, made if there is none.
-local function find(spec, key, now, most)
+local function find(spec, key, wall, most)
   local id = dict:get(id_key(key))
   local packed = id and dict:get(slot_key(id))
   if packed and #packed == spec.bytes then return packed, id end
-  return create(spec, key, now, most)
+  return create(spec, key, wall, most)
 end
 
 local function overflow_key(series)
@@ -177,16 +177,16 @@ local function overflow_key(series)
 end
 
 -- Add what this worker has counted to the row.
-local function merge(series, seq, now)
+local function merge(series, seq, now, wall)
   local spec, v = series.spec, series.v
   local packed = series.slot and dict:get(series.slot)
   if not packed or #packed ~= spec.bytes or born_of(packed) ~= series.born then
     local id
-    packed, id = find(spec, series.key, now, MOST_SERIES)
+    packed, id = find(spec, series.key, wall, MOST_SERIES)
     if not packed then
       dict:incr("dropped", 1, 0)
       local other = overflow_key(series)
-      if other then packed, id = find(spec, other, now, MOST_SERIES + MOST_OVERFLOW) end
+      if other then packed, id = find(spec, other, wall, MOST_SERIES + MOST_OVERFLOW) end
     end
     series.slot = id and slot_key(id) or nil
     series.born = packed and born_of(packed) or 0
@@ -227,15 +227,17 @@ local function sweep(now)
   end
 end
 
---- Add what this worker has counted to what all have. @return true, or false when another worker is at it: try again in a moment
-function M.flush(now)
+--- Add what this worker has counted to what all have.
+--- @param now of clock.now, for ages  @param wall the time of day, where the numbers of this life of nginx begin
+--- @return true, or false when another worker is at it: try again in a moment
+function M.flush(now, wall)
   if not lock() then return false end
   if dirty_n > 0 then
     -- told only when all is written: who reads meanwhile sees these rows once more after the new number
-    local seq = (dict:get("seq") or floor(now * 1000)) + 1
+    local seq = (dict:get("seq") or floor(wall * 1000)) + 1
     for i = 1, dirty_n do
       local series = dirty[i]
-      merge(series, seq, now)
+      merge(series, seq, now, wall)
       series.dirty, dirty[i] = false, nil
     end
     dirty_n = 0

@@ -1,6 +1,8 @@
 -- One nginx: what happens at its start and in the background. Every module is required in `init`, so that a broken one makes the reload
 -- fail and the old workers stay.
 
+local clock = require "evenkeel.clock"
+
 local M = {}
 
 local TICK_S = 0.25            -- how soon an idle worker notices a new snapshot
@@ -65,7 +67,7 @@ end
 
 -- One worker at a time gives back what dead workers held. A dead worker leaves its place only after its permits were returned.
 local function reap(dict)
-  if not dict:add("lease:reaper", M.place or 0, 0.9) then return end
+  if not clock.lease(dict, "lease:reaper", 0.9) then return end
   local slots = require "evenkeel.slots"
   for i = 1, MAX_WORKERS do
     local pid = dict:get("w:" .. i)
@@ -81,7 +83,7 @@ end
 local function report(dict)
   local snapshot = require("evenkeel.snapshot").current()
   if M.place then
-    dict:set("wr:" .. M.place, (snapshot and snapshot.revision or 0) .. " " .. M.text_digest .. " " .. ngx.now())
+    dict:set("wr:" .. M.place, (snapshot and snapshot.revision or 0) .. " " .. M.text_digest .. " " .. clock.now())
   end
 end
 
@@ -94,7 +96,8 @@ function M.workers()
     if pid and alive(pid) then
       local revision, digest, at = (dict:get("wr:" .. i) or ""):match("^(%d+) (%x*) ([%d.]+)$")
       list[#list + 1] = {
-        pid = pid, revision = tonumber(revision) or 0, text_digest = digest or "", age_s = at and ngx.now() - tonumber(at) or WORKER_TTL_S,
+        pid = pid, revision = tonumber(revision) or 0, text_digest = digest or "",
+        age_s = at and clock.now() - tonumber(at) or WORKER_TTL_S,
       }
     end
   end

@@ -6,6 +6,7 @@
 -- are the half-open trials. When `min_requests` of those that go through have succeeded in a row, the past is forgotten: it would take
 -- the window minutes to slide over an outage that has ended.
 
+local clock = require "evenkeel.clock"
 local window = require "evenkeel.window"
 
 local events = require "evenkeel.events"
@@ -62,7 +63,7 @@ function M.refuses(pool, now, rng)
   local requests = counts.requests:count(dict, now)
   if requests < cfg.min_requests then return false end
   local p = M.refusal(requests, counts.accepts:count(dict, now), cfg.error_rate_threshold)
-  if p <= 0 or rng() >= p or dict:add(counts.trial, 1, 1 / TRIALS_PER_S) then return false end
+  if p <= 0 or rng() >= p or clock.lease(dict, counts.trial, 1 / TRIALS_PER_S) then return false end
   if dict:add(counts.open, now) then
     events.add("pool_opened", pool.name, { outcome = "circuit_open", share = floor(p * 1000) / 1000 })
   else

@@ -8,10 +8,11 @@
 -- permit, and only while no other worker's first in line has an earlier ticket: those are shown in the shared dict. A permit that is
 -- freed in this worker is noticed at once, one freed elsewhere within POLL_S.
 
+local clock = require "evenkeel.clock"
 local semaphore = require "ngx.semaphore"
 local slots = require "evenkeel.slots"
 
-local now, min, ceil = ngx.now, math.min, math.ceil
+local now, min, ceil, floor = clock.now, math.min, math.ceil, math.floor
 
 local M = {}
 
@@ -85,11 +86,12 @@ local function key_of_head(line, worker) return "qh:" .. line.name .. ":" .. wor
 local function others_first(waiter)
   if not dict then return false end
   local line = waiter.line
-  dict:set(key_of_head(line, place), waiter.ticket, SHOWN_S)
+  local at = floor(now() * 10)
+  dict:set(key_of_head(line, place), waiter.ticket, 0, at)
   for worker = 1, dict:get("w:top") or 0 do
     if worker ~= place then
-      local ticket = dict:get(key_of_head(line, worker))
-      if ticket and ticket < waiter.ticket then return true end
+      local ticket, shown_at = dict:get(key_of_head(line, worker))
+      if ticket and ticket < waiter.ticket and at - (shown_at or 0) <= SHOWN_S * 10 then return true end
     end
   end
   return false

@@ -6,6 +6,7 @@
 
 local ffi = require "ffi"
 local answers = require "evenkeel.answers"
+local clock = require "evenkeel.clock"
 local classify = require("evenkeel.chat_chunk").classify
 local cjson = require "cjson.safe"
 local meter = require "evenkeel.meter"
@@ -16,7 +17,7 @@ local json_text = require "evenkeel.json_text"
 
 local decode_string, encode_string = json_text.decode_string, json_text.encode_string
 local ngx = ngx
-local now, print, flush = ngx.now, ngx.print, ngx.flush
+local now, print, flush = clock.now, ngx.print, ngx.flush
 local min, sub, find, gsub, format, concat = math.min, string.sub, string.find, string.gsub, string.format, table.concat
 local ffi_string = ffi.string
 

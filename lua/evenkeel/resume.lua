@@ -10,6 +10,7 @@
 
 local budget = require "evenkeel.budget"
 local cjson = require "cjson.safe"
+local clock = require "evenkeel.clock"
 local events = require "evenkeel.events"
 local json_scan = require "evenkeel.json_scan"
 local live = require "evenkeel.live"
@@ -20,7 +21,7 @@ local sse = require "evenkeel.sse"
 local transport = require "evenkeel.transport"
 
 local ngx = ngx
-local now = ngx.now
+local now = clock.now
 local sub, find, concat, min, max = string.sub, string.find, table.concat, math.min, math.max
 local encode = json_scan.encode_string
 

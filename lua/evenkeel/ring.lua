@@ -3,11 +3,10 @@
 --
 -- The list dies with nginx; the numbers go on above those of the life before, as they begin with the milliseconds of the clock.
 
-local cjson = require "cjson.safe"
+local clock = require "evenkeel.clock"
 
 local floor, max = math.floor, math.max
 
-local KEEP_S = 86400
 local SETTLED_S = 1            -- a number that is taken has its entry by then
 
 local Ring = {}
@@ -32,7 +31,7 @@ end
 --- @param text JSON of the entry; its number is in it as `id`
 function Ring:put(number, text)
   local d = dict_of(self)
-  d:set(self.prefix .. number, text, KEEP_S, floor(ngx.now()))
+  d:set(self.prefix .. number, text, 0, floor(clock.now()))
   d:delete(self.prefix .. (number - self.keep))
 end
 
@@ -49,14 +48,14 @@ function Ring:after(cursor, limit)
   cursor = max(cursor, begin)
   local first = max(cursor, last - self.keep) + 1
   local list, dropped, missing = {}, first - 1 - cursor, 0
-  local settled = ngx.now() - SETTLED_S
+  local settled = clock.now() - SETTLED_S
   for number = first, last do
     local text, written_at = d:get(self.prefix .. number)
     if not text then
       missing = missing + 1
     else
       -- another worker may be about to write what is missing: do not pass it by
-      if missing > 0 and (written_at or cjson.decode(text).at) > settled then break end
+      if missing > 0 and (written_at or 0) > settled then break end
       dropped, missing = dropped + missing, 0
       list[#list + 1] = text
       if #list >= limit then break end

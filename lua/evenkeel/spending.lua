@@ -9,7 +9,7 @@ local floor, min, date, time = math.floor, math.min, os.date, os.time
 local M = {}
 
 local BORN = "spent:born"
-local KEPT_S = 3600             -- a period's numbers, after its end
+local KEPT_S = 3 * 86400        -- a period's numbers, after its end: the clock may have been wrong
 
 local dict
 function M.use(shared) dict = shared end

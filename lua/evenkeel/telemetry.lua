@@ -1,6 +1,7 @@
 -- What a node tells of itself: the counters as JSON for the control plane and as text for Prometheus, and the clock that brings together
 -- what the workers have counted. docs/telemetry.md is the contract of both.
 
+local clock = require "evenkeel.clock"
 local degradation = require "evenkeel.degradation"
 local json_text = require "evenkeel.json_text"
 local metrics = require "evenkeel.metrics"
@@ -21,7 +22,7 @@ local BREATH = 200                   -- series after which other requests get th
 -- ------------------------------------------------------------------------------------------------------------------ clock
 
 local function merge()
-  local merged = metrics.flush(ngx.now())
+  local merged = metrics.flush(clock.now(), ngx.now())
   traces.flush()
   return merged
 end
@@ -31,7 +32,7 @@ local known_pools = {}                 -- of the snapshot that was settled last
 local function settle()
   local snapshot = snapshots.current()
   if not snapshot then return end
-  local at, one = ngx.now(), ngx.shared.evenkeel_state:add("lease:settle", 1, MERGE_S * 0.9)
+  local at, one = clock.now(), clock.lease(ngx.shared.evenkeel_state, "lease:settle", MERGE_S * 0.9)
   for name, pool in pairs(known_pools) do
     if not snapshot.pools[name] then
       degradation.forget(pool)

@@ -1,11 +1,12 @@
 -- Connections to providers: connect, TLS with verification, keep-alive, one request, its answer head. Nothing here retries what a provider
 -- may have begun to work on; the one exception is a kept connection that turns out to be closed before a single byte came back.
 
+local clock = require "evenkeel.clock"
 local hosts = require "evenkeel.hosts"
 local http_reader = require "evenkeel.http_reader"
 
 local ngx = ngx
-local now, max = ngx.now, math.max
+local now, max = clock.now, math.max
 local concat = table.concat
 local find = string.find
 

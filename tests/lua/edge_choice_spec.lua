@@ -81,7 +81,8 @@ describe("the edge", function()
       -- what has happened to b, who is asked, what the look tells beside n
       { "all that are well", function() end, "a b c", { usable = 3, full = 0, open = 0 } },
       { "none that is out of service", function() b.enabled, b.in_service = false, false end, "a c", { usable = 2, full = 0, open = 0 } },
-      { "none whose key or account is refused", function() live.block(b, "auth") end, "a c", { usable = 2, full = 0, open = 0 } },
+      { "none whose key or account is refused", function() live.block(b, "auth", clock.now_s) end, "a c",
+        { usable = 2, full = 0, open = 0 } },
       { "none whose breaker is open", function() opened(b) end, "a c", { usable = 3, full = 0, open = 1 } },
       { "none that cools down", function() cooling(b, 2) end, "a c", { usable = 3, full = 0, open = 0, cooling_s = 2 } },
       { "none at its limit", function() filled(b) end, "a c", { usable = 3, full = 1, open = 0 } },

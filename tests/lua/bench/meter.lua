@@ -46,6 +46,6 @@ for _ = 1, n do
     local v = metrics.open(series[i])
     v[1] = v[1] + 1
   end
-  metrics.flush(stand_in.clock.now_s)
+  metrics.flush(stand_in.clock:steady_s(), stand_in.clock.now_s)
 end
 print(("%-28s %6.2f us"):format("a merge of 40 series", (os.clock() - began) / n * 1e6))

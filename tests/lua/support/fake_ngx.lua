@@ -1,5 +1,6 @@
 -- What our modules take from nginx when they are loaded, on a clock of the test. `install()` puts it in place of the global; busted takes
--- it away again after each file. Time passes only when a test says so: clock.now_s = …, clock:pass(seconds).
+-- it away again after each file. Time passes only when a test says so: clock.now_s = …, clock:pass(seconds). clock:jump(seconds) sets the
+-- time of day and nothing else: evenkeel.clock goes on as if nothing had happened.
 
 local fake_dict = require "support.fake_dict"
 
@@ -7,7 +8,9 @@ local fake = {}
 
 function fake.clock(now_s)
   return {
-    now_s = now_s or 1700000000,
+    now_s = now_s or 1700000000, jumped_s = 0,
+    jump = function(self, seconds) self.now_s, self.jumped_s = self.now_s + seconds, self.jumped_s + seconds end,
+    steady_s = function(self) return self.now_s - self.jumped_s end,
     pass = function(self, seconds) self.now_s = self.now_s + seconds end,
   }
 end
@@ -16,6 +19,7 @@ end
 --- @return the stand-in; its `logged` lists what was logged, its `clock` is the time
 function fake.install(clock)
   clock = clock or fake.clock()
+  fake.installed = clock
   local shared = setmetatable({}, {
     __index = function(dicts, name)
       local dict = fake_dict.new(clock)
@@ -40,6 +44,12 @@ function fake.install(clock)
     ctx = {}, var = {}, header = {},
   }
   rawset(_G, "ngx", stand_in)
+  local function steady()
+    local module = dofile(assert(package.searchpath("evenkeel.clock", package.path)))
+    module.now = function() return fake.installed:steady_s() end
+    return module
+  end
+  package.preload["evenkeel.clock"], package.loaded["evenkeel.clock"] = steady, steady()
   return stand_in
 end
 
