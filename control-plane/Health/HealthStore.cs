@@ -69,15 +69,15 @@ public sealed class HealthStore(NpgsqlDataSource database, DatabaseState databas
         delete from instance_health h where not exists (select from instance i where i.name = h.instance);
         """;
 
-    // Each interval is drawn anew, within a tenth, so that probes never march in step. What is further away than its interval allows
-    // was claimed under a longer one. What is out is watched closely, so that it is back within seconds of its recovery.
+    // Each interval is drawn anew, within a tenth, so that probes never march in step. What is further away than its interval or its lease
+    // allows was claimed under a longer one, or by a clock that was set back since. What is out is watched closely, so that it is back within seconds of its recovery.
     private const string ClaimSql = """
         with due as (
             select h.instance, w.interval_ms, w.lease_ms,
                 case when h.next_at > now() + @ahead then now() + random() * @ahead else greatest(h.next_at, now()) end as due_at
             from instance_health h join jsonb_to_recordset(@wishes::jsonb) as w(instance text, interval_ms bigint, lease_ms bigint) using (instance)
             where (h.next_at <= now() + @ahead or h.next_at > now() + w.interval_ms * 1.2 * interval '1 ms')
-                and (h.claimed_until is null or h.claimed_until < now())
+                and (h.claimed_until is null or h.claimed_until < now() or h.claimed_until > now() + @ahead + w.lease_ms * interval '1 ms')
             order by h.next_at for update of h skip locked)
         update instance_health h set
             turn = h.turn + 1,

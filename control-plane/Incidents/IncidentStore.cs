@@ -125,8 +125,14 @@ public sealed class IncidentStore(NpgsqlDataSource database)
 
     private const string IncidentColumns = "id, kind, subject, node, since, until, cause, evidence::text as evidence, events, last_event_at";
 
+    // The one without an end (there is one at most), else the newest that had begun by then: what ended later by a clock that was set back
+    // since is another one.
     private const string LatestSql = $"""
-        select {IncidentColumns} from incident where kind = @Kind and subject = @Subject and node is not distinct from @Node order by since desc, id desc limit 1
+        select * from (
+            (select {IncidentColumns} from incident where kind = @Kind and subject = @Subject and node is not distinct from @Node and until is null)
+            union all (select {IncidentColumns} from incident where kind = @Kind and subject = @Subject and node is not distinct from @Node and since <= @At
+                order by since desc, id desc limit 1)) i
+        order by until is not null limit 1
         """;
 
     private const string OpenSql = $"select {IncidentColumns} from incident where (until is null or until > @At) and (subject = @Subject or node = @Subject)";
@@ -161,7 +167,7 @@ public sealed class IncidentStore(NpgsqlDataSource database)
         foreach (var meaning in IncidentRules.Of(happened.Kind))
         {
             var latest = await connection.QuerySingleOrDefaultAsync<IncidentRow>(new CommandDefinition(
-                LatestSql, new { meaning.Kind, happened.Subject, happened.Node }, transaction, cancellationToken: cancel));
+                LatestSql, new { meaning.Kind, happened.Subject, happened.Node, happened.At }, transaction, cancellationToken: cancel));
             if (IncidentRules.Apply(latest?.ToIncident(), happened, meaning) is { } incident) touched = await KeepAsync(incident);
         }
         if (happened.Kind is "instance_removed" or "node_restarted" or "node_removed")

@@ -13,12 +13,17 @@ namespace Evenkeel.Jobs;
 /// </summary>
 public static class NodeJobs
 {
-    public static IServiceCollection AddNodeJobs(this IServiceCollection services) => services.AddQuartz(quartz =>
+    public static IServiceCollection AddNodeJobs(this IServiceCollection services)
     {
-        quartz.Every<ReconcileJob>("reconcile", "nodes", TimeSpan.FromSeconds(2));
-        quartz.Every<NodeLivenessJob>("node-liveness", "nodes", TimeSpan.FromSeconds(5));
-        quartz.Every<PruneJob>("prune", "nodes", TimeSpan.FromHours(1));
-    });
+        services.AddSingleton<ClockWatch>();
+        services.AddHostedService(provider => provider.GetRequiredService<ClockWatch>());
+        return services.AddQuartz(quartz =>
+        {
+            quartz.Every<ReconcileJob>("reconcile", "nodes", TimeSpan.FromSeconds(2));
+            quartz.Every<NodeLivenessJob>("node-liveness", "nodes", TimeSpan.FromSeconds(5));
+            quartz.Every<PruneJob>("prune", "nodes", TimeSpan.FromHours(1));
+        });
+    }
 
     internal static void Every<T>(this IQuartzBuilder quartz, string name, string group, TimeSpan interval) where T : class, IJob =>
         quartz.ScheduleJob<T>(
@@ -33,12 +38,13 @@ public sealed class ReconcileJob(Publisher publisher) : IJob
     public async ValueTask Execute(IJobExecutionContext context, CancellationToken cancel = default) => await publisher.ReconcileAsync(cancel);
 }
 
-/// <summary>Says which nodes have gone away, once.</summary>
+/// <summary>Says which nodes have gone away, once. When the clock was set, no node has been silent for so long as it seems.</summary>
 [DisallowConcurrentExecution]
-public sealed class NodeLivenessJob(NodeStore nodes, ILogger<NodeLivenessJob> log) : IJob
+public sealed class NodeLivenessJob(NodeStore nodes, ClockWatch clock, ILogger<NodeLivenessJob> log) : IJob
 {
     public async ValueTask Execute(IJobExecutionContext context, CancellationToken cancel = default)
     {
+        if (clock.WasSetWithin(NodeStore.LiveFor)) return;
         foreach (var name in await nodes.GoneAsync(cancel)) PublishingLog.NodeGone(log, name, NodeStore.LiveFor.TotalSeconds);
     }
 }

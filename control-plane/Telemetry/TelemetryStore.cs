@@ -19,8 +19,8 @@ public sealed record TelemetryCursor
 /// <summary>
 /// Writes what the nodes counted. One reading of a node is one transaction: what was added since the last one, the values that the next one
 /// is compared with, and the cursor. Whoever comes second with the same turn changes nothing, so that nothing counts twice; counters are
-/// cumulative, so that nothing is lost by a reading that failed. All writers hold one lock, and time is read under it: once a stretch of
-/// time is summed, nothing is added to it.
+/// cumulative, so that nothing is lost by a reading that failed. All writers hold one lock, and time is read under it: nothing comes late to a
+/// stretch of time that is summed, unless the clock was set back; then it is added to the sums as well.
 /// </summary>
 public sealed class TelemetryStore(NpgsqlDataSource database)
 {
@@ -35,7 +35,7 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
 
     private readonly ConcurrentDictionary<SeriesKey, KnownSeries> known = new();
     private readonly ConcurrentDictionary<string, LastRead> lastReads = new();
-    private DateTime preparedUntil;
+    private (DateTime From, DateTime Until) prepared;
 
     private const string CursorSql = "select turn, seq, trace_life, trace_number from telemetry_cursor where node = @node";
 
@@ -62,7 +62,7 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
 
     private const string CallsSql = """
         insert into telemetry_call as c
-        select 0, @at, d.* from unnest(@series::integer[], @count::bigint[], @retried::bigint[], @degraded::bigint[], @totalS::float8[], @total::text[], @firstTokenS::float8[], @firstToken::text[],
+        select @level, @at, d.* from unnest(@series::integer[], @count::bigint[], @retried::bigint[], @degraded::bigint[], @totalS::float8[], @total::text[], @firstTokenS::float8[], @firstToken::text[],
             @perOutputTokenS::float8[], @perOutputToken::text[], @overheadS::float8[], @overhead::text[], @queuedS::float8[], @queued::text[])
             as t(series, count, retried, degraded, total_s, total, first_token_s, first_token, per_output_token_s, per_output_token, overhead_s, overhead, queued_s, queued),
             lateral (select t.series, t.count, t.retried, t.degraded, t.total_s, t.total::bigint[], t.first_token_s, t.first_token::bigint[], t.per_output_token_s, t.per_output_token::bigint[],
@@ -78,13 +78,20 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
 
     private const string UsageSql = """
         insert into telemetry_usage as u
-        select 0, @at, d.* from unnest(@series::integer[], @attempts::bigint[], @input::bigint[], @cachedInput::bigint[], @output::bigint[], @reasoning::bigint[],
+        select @level, @at, d.* from unnest(@series::integer[], @attempts::bigint[], @input::bigint[], @cachedInput::bigint[], @output::bigint[], @reasoning::bigint[],
             @estimatedInput::bigint[], @estimatedOutput::bigint[], @costNano::bigint[], @estimatedCostNano::bigint[]) d(series)
         order by d.series
         on conflict (level, at, series) do update set attempts = u.attempts + excluded.attempts, input = u.input + excluded.input, cached_input = u.cached_input + excluded.cached_input,
             output = u.output + excluded.output, reasoning = u.reasoning + excluded.reasoning, estimated_input = u.estimated_input + excluded.estimated_input,
             estimated_output = u.estimated_output + excluded.estimated_output, cost_nano = u.cost_nano + excluded.cost_nano,
             estimated_cost_nano = u.estimated_cost_nano + excluded.estimated_cost_nano
+        """;
+
+    // Where what is counted at a time goes: among the rows of ten seconds, and to each level that has summed that time already.
+    private const string LevelsSql = """
+        select 0::int as level, @at::timestamptz as at
+        union all select level, date_bin((array['1 minute', '1 hour', '1 day'])[level]::interval, @at, '2000-01-01Z') from telemetry_rollup where until > @at
+        order by level
         """;
 
     // A node whose clock is far off would write where no partition is.
@@ -123,7 +130,7 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
             droppedSeries = telemetry?.DroppedSeries,
         }));
         if (moved == 0) return false;
-        var isPrepared = now < preparedUntil;
+        var isPrepared = now >= prepared.From && now < prepared.Until;
         if (!isPrepared) await connection.ExecuteAsync(Command("select telemetry_make_partitions(clock_timestamp())", null));
 
         var ids = new Dictionary<SeriesKey, KnownSeries>();
@@ -137,8 +144,8 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
         if (traces is { Traces.Count: > 0 }) await connection.ExecuteAsync(Command(TracesSql, new { node, traces = JsonSerializer.Serialize(traces.Traces, ConfigJson.Options) }));
         await transaction.CommitAsync(cancel);
 
-        // Nothing is remembered that was not kept. Partitions reach two hours ahead.
-        if (!isPrepared) preparedUntil = now.AddMinutes(30);
+        // Nothing is remembered that was not kept. Partitions begin with this hour and reach two hours ahead.
+        if (!isPrepared) prepared = (TelemetryWindow.Floor(now, 3_600), now.AddMinutes(30));
         foreach (var (key, id) in ids) known[key] = id;
         if (last?.Turn == from.Turn)
         {
@@ -155,11 +162,13 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
         {
             var read = told.Series.Select(series => (Id: ids[KeyOf(series)].Id, Series: series)).GroupBy(row => row.Id, (_, same) => same.Last()).OrderBy(row => row.Id).ToList();
             var added = read.Select(row => (row.Id, Delta: row.Series.Since(before.GetValueOrDefault(row.Id)))).Where(row => !row.Delta.AddsNothing).ToList();
-            var at = TelemetryWindow.Floor(now, 10);
             var calls = added.Where(row => row.Delta.Family != "usage").ToList();
-            if (calls.Count > 0) await connection.ExecuteAsync(Command(CallsSql, CallColumns(at, calls, told.BoundsS)));
             var usage = added.Where(row => row.Delta.Family == "usage").ToList();
-            if (usage.Count > 0) await connection.ExecuteAsync(Command(UsageSql, UsageColumns(at, usage)));
+            foreach (var (level, at) in await connection.QueryAsync<(int Level, DateTime At)>(Command(LevelsSql, new { at = TelemetryWindow.Floor(now, 10) })))
+            {
+                if (calls.Count > 0) await connection.ExecuteAsync(Command(CallsSql, CallColumns(level, at, calls, told.BoundsS)));
+                if (usage.Count > 0) await connection.ExecuteAsync(Command(UsageSql, UsageColumns(level, at, usage)));
+            }
             await connection.ExecuteAsync(Command(KeepLastSql, new
             {
                 node,
@@ -172,12 +181,13 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
         CommandDefinition Command(string sql, object? parameters) => new(sql, parameters, transaction, commandTimeout: 30, cancellationToken: cancel);
     }
 
-    private static object CallColumns(DateTime at, List<(int Id, NodeSeries Delta)> rows, NodeBounds bounds)
+    private static object CallColumns(int level, DateTime at, List<(int Id, NodeSeries Delta)> rows, NodeBounds bounds)
     {
         var longIsOurs = bounds.Long.SequenceEqual(Histogram.LongBounds);
         var shortIsOurs = bounds.Short.SequenceEqual(Histogram.ShortBounds);
         return new
         {
+            level,
             at,
             series = Of(row => row.Id),
             count = Of(row => row.Delta.Count),
@@ -204,10 +214,11 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
         static string? Literal(IReadOnlyList<long>? buckets) => buckets is null ? null : new StringBuilder("{").AppendJoin(',', buckets).Append('}').ToString();
     }
 
-    private static object UsageColumns(DateTime at, List<(int Id, NodeSeries Delta)> rows)
+    private static object UsageColumns(int level, DateTime at, List<(int Id, NodeSeries Delta)> rows)
     {
         return new
         {
+            level,
             at,
             series = rows.Select(row => row.Id).ToArray(),
             attempts = Of(delta => delta.Attempts),

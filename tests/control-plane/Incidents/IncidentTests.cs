@@ -100,6 +100,20 @@ public sealed class IncidentTests(PostgresFixture postgres) : IAsyncLifetime
     }
 
     [Fact]
+    public async Task What_happens_after_the_clock_was_set_back_is_an_incident_of_its_own()
+    {
+        list.Add("breaker_opened", "a", "{}");
+        list.Add("breaker_closed", "a", "{}");
+        await IncidentAsync("breaker", open: false);
+        await using var database = await controlPlane.OpenDatabaseAsync();
+        await database.ExecuteAsync("update incident set since = since + interval '1 hour', until = until + interval '1 hour', last_event_at = last_event_at + interval '1 hour'");
+        list.Add("breaker_opened", "a", "{}");
+        list.Add("breaker_closed", "a", "{}");
+        await NodeCalls.EventuallyAsync("both are there and over", async () =>
+            await database.QuerySingleAsync<(long, long)>("select count(*), sum(events)::bigint from incident where kind = 'breaker' and until is not null") == (2, 4));
+    }
+
+    [Fact]
     public async Task A_probe_that_fails_is_an_incident_until_it_succeeds_or_the_instance_is_removed()
     {
         await using var database = await controlPlane.OpenDatabaseAsync();

@@ -83,6 +83,31 @@ public sealed class TelemetryStoreTests(PlaneFixture fixture) : IClassFixture<Pl
     }
 
     [Fact]
+    public async Task What_is_counted_after_the_clock_was_set_back_is_in_the_sums_of_that_time_and_once_in_each()
+    {
+        await KeepAsync(Told(1, 3));
+        try
+        {
+            // All levels are summed up to a time that now lies ahead.
+            await database.ExecuteAsync("""
+                update telemetry_rollup set until = date_bin((array['1 minute', '1 hour', '1 day'])[level]::interval, now() + (array['2 hours', '3 hours', '2 days'])[level]::interval, '2000-01-01Z');
+                insert into telemetry_call select l, date_bin((array['1 minute', '1 hour', '1 day'])[l]::interval, c.at, '2000-01-01Z'), series, count, retried, degraded, total_s, total, first_token_s, first_token,
+                    per_output_token_s, per_output_token, overhead_s, overhead, queued_s, queued from telemetry_call c, generate_series(1, 3) l where c.level = 0;
+                """);
+            await KeepAsync(Told(2, 10));
+            await store.RollUpAsync();
+            foreach (var view in new[] { "10s", "minute", "hour", "day" })
+            {
+                Assert.Equal(10, await database.ExecuteScalarAsync<long>($"select sum(count)::bigint from telemetry_call_by_{view}"));
+            }
+        }
+        finally
+        {
+            await database.ExecuteAsync("update telemetry_rollup set until = date_bin('1 day', now(), '2000-01-01Z')");
+        }
+    }
+
+    [Fact]
     public async Task A_reading_counts_once_whoever_else_keeps_it()
     {
         var cursor = await store.CursorAsync("one");
