@@ -6,7 +6,8 @@
 #   proved to run. A text that fails (nginx -t, load, start) is reported with nginx's own words and not tried again; the last good
 #   one goes on.
 # - A reload counts when every worker is new and says that it runs the new text. One reload at a time, none while old workers still
-#   drain (up to EVENKEEL_DRAIN_WAIT_S); what comes meanwhile is coalesced to the newest text.
+#   drain (up to EVENKEEL_DRAIN_WAIT_S; twice as long while two generations of them do, and so on); what comes meanwhile is coalesced to
+#   the newest text.
 # - When the files of the edge's certificate change and fit together (nginx -t), the running text is reloaded with them; no answer is cut.
 # - nginx outlives the agent's crash: SIGKILL leaves it running and the next agent adopts it. SIGTERM ends both.
 # - Without a control plane it starts, and restarts, what is on disk.
@@ -175,6 +176,10 @@ is_running() {
   return 1
 }
 
+# now_s: seconds that only grow, whatever is done to the time of day (bash's SECONDS goes by that).
+now_s=0
+look_at_clock() { local rest; read -r now_s rest </proc/uptime && now_s=${now_s%.*}; }
+
 # A sleep that a signal ends.
 pause() { sleep "$1" 9>&- & wait $!; }
 
@@ -200,10 +205,12 @@ runs() {
 
 # prove DIGEST OLD-PIDS LOG-OFFSET: waits until it runs; gives up early when nginx has said why it will not.
 prove() {
-  local start=$SECONDS
+  look_at_clock
+  local start=$now_s
   until runs "$1" "$2"; do
-    ((SECONDS - start < PROOF_WAIT_S)) || return 1
-    if ((SECONDS - start >= EARLY_FAILURE_S)) && [[ -n $2 && $(workers) == "$2" ]] &&
+    look_at_clock
+    ((now_s - start < PROOF_WAIT_S)) || return 1
+    if ((now_s - start >= EARLY_FAILURE_S)) && [[ -n $2 && $(workers) == "$2" ]] &&
       log_since "$3" | grep -qE '\[emerg\]|init_by_lua error'; then return 1; fi
     is_running || return 1
     pause 0.1
@@ -250,12 +257,14 @@ keep_as_good() { cp nginx.conf nginx.conf.last-good.new && mv nginx.conf.last-go
 
 # Workers whose master was killed still hold the listeners: they let go of them and finish their answers.
 release_listeners() {
-  local pids deadline=$((SECONDS + 5))
+  local pids deadline
   mapfile -t pids < <(workers)
   ((${#pids[@]})) || return 0
   log "the master is gone: workers ${pids[*]} finish what they have"
   kill -QUIT "${pids[@]}" 2>/dev/null
-  while [[ -n $(workers) ]] && ((SECONDS < deadline)); do pause 0.05; done
+  look_at_clock
+  deadline=$((now_s + 5))
+  while [[ -n $(workers) ]] && ((now_s < deadline)); do pause 0.05; look_at_clock; done
   mapfile -t pids < <(workers)
   ((${#pids[@]} == 0)) || kill -KILL "${pids[@]}" 2>/dev/null
 }
@@ -316,17 +325,30 @@ reload() {
   return 1
 }
 
+# may_reload SINCE: no old workers drain, or they have done so for long enough since then: DRAIN_WAIT_S, and twice as long for each further
+# generation of them, so that answers of an hour leave six generations at most behind them, and a reload comes all the same.
+may_reload() {
+  local draining living generations
+  mapfile -t draining < <(draining_workers)
+  ((${#draining[@]})) || return 0
+  mapfile -t living < <(workers)
+  ((generations = ${#living[@]} ? (${#draining[@]} + ${#living[@]} - 1) / ${#living[@]} : 1))
+  look_at_clock
+  ((now_s - $1 >= DRAIN_WAIT_S << (generations - 1)))
+}
+
 # quit_nginx SECONDS: lets answers end for so long, then ends them.
 quit_nginx() {
   local deadline pids
   is_running || return 0
   kill -QUIT "$master" 2>/dev/null
-  deadline=$((SECONDS + $1))
-  while is_running && ((SECONDS < deadline)); do sleep 0.1 9>&-; done
+  look_at_clock
+  deadline=$((now_s + $1))
+  while is_running && ((now_s < deadline)); do sleep 0.1 9>&-; look_at_clock; done
   is_running || return 0
   kill -TERM "$master" 2>/dev/null
-  deadline=$((SECONDS + 5))
-  while is_running && ((SECONDS < deadline)); do sleep 0.1 9>&-; done
+  deadline=$((now_s + 5))
+  while is_running && ((now_s < deadline)); do sleep 0.1 9>&-; look_at_clock; done
   is_running || return 0
   mapfile -t pids < <(processes "worker*")
   kill -KILL "$master" "${pids[@]}" 2>/dev/null
@@ -354,7 +376,8 @@ next_start_s=0
 ensure_running() {
   is_running && return 0
   [[ -f nginx.conf || -f nginx.conf.last-good ]] || return 0
-  ((SECONDS >= next_start_s)) || return 0
+  look_at_clock
+  ((now_s >= next_start_s)) || return 0
   [[ -f nginx.conf ]] || put_live nginx.conf.last-good
   write_platform
   local digest good
@@ -374,7 +397,8 @@ ensure_running() {
     put_live nginx.conf.last-good
     start_nginx && start_pause_s=1 && return 0
   fi
-  next_start_s=$((SECONDS + start_pause_s))
+  look_at_clock
+  next_start_s=$((now_s + start_pause_s))
   start_pause_s=$((start_pause_s * 2 > START_PAUSE_MAX_S ? START_PAUSE_MAX_S : start_pause_s * 2))
 }
 unstarted=""    # digest of the text that could not start
@@ -459,8 +483,9 @@ renew_certificates() {
   is_running || return 0
   files=$(certificates)
   if [[ $files == "$loaded_certificates" || $files == "$unfit_certificates" ]]; then changed_since_s=""; return 0; fi
-  : "${changed_since_s:=$SECONDS}"
-  [[ -z $(draining_workers) ]] || ((SECONDS - changed_since_s >= DRAIN_WAIT_S)) || return 0
+  look_at_clock
+  : "${changed_since_s:=$now_s}"
+  may_reload "$changed_since_s" || return 0
   changed_since_s=""
   if ! "$NGINX" -t -p "$PWD/" -c nginx.conf </dev/null >run/agent.test.words 2>&1 9>&-; then
     unfit_certificates=$files
@@ -493,9 +518,10 @@ while :; do
     200)
       away=""
       if is_running && [[ -n $(draining_workers) ]]; then
-        : "${drain_since_s:=$SECONDS}"
-        if ((SECONDS - drain_since_s < DRAIN_WAIT_S)); then pause 1; continue; fi
-        log "old workers still drain after $DRAIN_WAIT_S s: reloading all the same"
+        look_at_clock
+        : "${drain_since_s:=$now_s}"
+        may_reload "$drain_since_s" || { pause 1; continue; }
+        log "old workers still drain after $((now_s - drain_since_s)) s: reloading all the same"
       fi
       drain_since_s=""
       apply
