@@ -6,8 +6,8 @@
 #   proved to run. A text that fails (nginx -t, load, start) is reported with nginx's own words and not tried again; the last good
 #   one goes on.
 # - A reload counts when every worker is new and says that it runs the new text. One reload at a time, none while old workers still
-#   drain (up to EVENKEEL_DRAIN_WAIT_S; twice as long while two generations of them do, and so on); what comes meanwhile is coalesced to
-#   the newest text.
+#   drain (up to EVENKEEL_DRAIN_WAIT_S; twice as long for each full set of workers that drains beyond the first); what comes meanwhile is
+#   coalesced to the newest text.
 # - When the files of the edge's certificate change and fit together (nginx -t), the running text is reloaded with them; no answer is cut.
 # - nginx outlives the agent's crash: SIGKILL leaves it running and the next agent adopts it. SIGTERM ends both.
 # - Without a control plane it starts, and restarts, what is on disk.
@@ -325,16 +325,16 @@ reload() {
   return 1
 }
 
-# may_reload SINCE: no old workers drain, or they have done so for long enough since then: DRAIN_WAIT_S, and twice as long for each further
-# generation of them, so that answers of an hour leave six generations at most behind them, and a reload comes all the same.
+# may_reload SINCE: no old workers drain, or they have done so for long enough since then: DRAIN_WAIT_S, and twice as long for each full set of
+# workers beyond the first. So answers of an hour leave about six sets of old workers behind at most, and a reload comes all the same.
 may_reload() {
-  local draining living generations
+  local draining living sets
   mapfile -t draining < <(draining_workers)
   ((${#draining[@]})) || return 0
   mapfile -t living < <(workers)
-  ((generations = ${#living[@]} ? (${#draining[@]} + ${#living[@]} - 1) / ${#living[@]} : 1))
+  ((sets = ${#living[@]} ? (${#draining[@]} + ${#living[@]} - 1) / ${#living[@]} : 1))
   look_at_clock
-  ((now_s - $1 >= DRAIN_WAIT_S << (generations - 1)))
+  ((now_s - $1 >= DRAIN_WAIT_S << (sets - 1)))
 }
 
 # quit_nginx SECONDS: lets answers end for so long, then ends them.

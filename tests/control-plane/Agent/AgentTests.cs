@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net;
 using System.Net.Security;
 using System.Net.Sockets;
@@ -131,6 +132,30 @@ public sealed class AgentTests
         await node.ReportAsync(node.Want(3, node.Text("three")), "applied");
         Assert.Contains("reloading all the same", node.Log);
         Assert.Equal("end", await stream.ReadLineAsync());
+    }
+
+    [Theory]
+    [InlineData(0, 4, 0, true)]
+    [InlineData(1, 4, 59, false)]
+    [InlineData(4, 4, 60, true)]
+    [InlineData(5, 4, 119, false)]
+    [InlineData(8, 4, 120, true)]
+    [InlineData(9, 4, 239, false)]
+    [InlineData(24, 4, 1919, false)]
+    [InlineData(24, 4, 1920, true)]
+    [InlineData(3, 0, 60, true)]
+    public async Task The_more_old_workers_drain_the_longer_the_next_reload_waits_and_it_comes_all_the_same(int draining, int living, int afterS, bool expected)
+    {
+        using var bash = Process.Start(new ProcessStartInfo("bash", ["-c", $$"""
+            eval "$(sed -n '/^may_reload()/,/^}/p' '{{Repository.PathOf("nginx", "agent.sh")}}')"
+            DRAIN_WAIT_S=60
+            draining_workers() { seq {{draining}}; }
+            workers() { seq {{living}}; }
+            look_at_clock() { now_s={{1000 + afterS}}; }
+            may_reload 1000
+            """]))!;
+        await bash.WaitForExitAsync();
+        Assert.Equal(expected ? 0 : 1, bash.ExitCode);
     }
 
     [Fact]
