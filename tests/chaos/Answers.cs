@@ -9,6 +9,8 @@ internal enum Got
     Whole,
     /// <summary>It left on purpose.</summary>
     Left,
+    /// <summary>A kept connection was closed before the request was read: it was asked for nowhere. HTTP clients ask again.</summary>
+    Unread,
     /// <summary>An error in OpenAI's shape, or an error event at the end of a stream.</summary>
     CleanError,
     /// <summary>The connection broke, or nobody listened: nobody takes that for an answer.</summary>
@@ -21,6 +23,13 @@ internal enum Got
 /// <summary>One answer and its verdict.</summary>
 internal sealed record Judged(Exchange Exchange, Got Got, string Why)
 {
+    /// <summary>By the name that the caller gave it.</summary>
+    public string RequestId => Exchange.Ask.Headers.FirstOrDefault(header => header.Name == "x-request-id").Value ?? "";
+
+    /// <param name="wasRead">Whether the gateway or a provider has seen a request id.</param>
+    public Judged Known(Func<string, bool> wasRead) =>
+        Got == Got.Broken && Exchange.Status == 0 && RequestId.Length > 0 && !wasRead(RequestId) ? this with { Got = Got.Unread } : this;
+
     public static Judged Of(Exchange exchange)
     {
         if (exchange.LeftAt is not null) return new(exchange, Got.Left, "");
@@ -50,7 +59,7 @@ internal sealed class Load
             var random = new Random(seed * 1000 + caller);
             while (!_stop.IsCancellationRequested)
             {
-                var ask = new Ask(Stream: random.Next(3) > 0) { KeepEvents = false, Limit = TimeSpan.FromSeconds(60) };
+                var ask = new Ask(Stream: random.Next(3) > 0) { KeepEvents = false, Limit = TimeSpan.FromSeconds(60), Headers = [("x-request-id", Guid.NewGuid().ToString("n"))] };
                 if (ask.Stream && random.Next(10) == 0) ask = ask with { LeaveAfterPieces = random.Next(1, Scene.Tokens) };
                 var judged = Judged.Of(await client.AskAsync(Scene.Model, ask));
                 _judged.Enqueue(judged);

@@ -5,6 +5,8 @@ internal enum Cost
 {
     /// <summary>Nothing: every answer is whole.</summary>
     Nothing,
+    /// <summary>Requests on kept connections that were closed before they were read.</summary>
+    Unread,
     /// <summary>Errors that an application can act on.</summary>
     Errors,
     /// <summary>Those, and connections that break.</summary>
@@ -29,6 +31,12 @@ internal sealed record Blow(string Name, string What, Cost Cost, Counters Counte
 {
     /// <summary>Why it cannot be dealt here; null = it can.</summary>
     public Func<Scene, string?> Impossible { get; init; } = _ => null;
+
+    /// <summary>It takes minutes: it is dealt only when it is named.</summary>
+    public bool OnlyNamed { get; init; }
+
+    /// <summary>A round that has not ended by then never will.</summary>
+    public TimeSpan Limit { get; init; } = TimeSpan.FromMinutes(8);
 
     public static IReadOnlyList<Blow> All { get; } =
     [
@@ -116,12 +124,43 @@ internal sealed record Blow(string Name, string What, Cost Cost, Counters Counte
             }
         })
         { Impossible = scene => scene.Disk is null ? "needs root and unshare: a file system of its own" : null },
+        // A quarter of a minute, and the five minutes that docs/operations.md tells of.
+        new("reloads", "three changes of what is rendered under streams that outlive them", Cost.Unread, Counters.Exact, true, (scene, _, cancel) =>
+            new Reloads(3, TimeSpan.FromSeconds(1.5), 20, 3).StrikeAsync(scene, cancel)),
+        new("reloads-long", "fifty changes of what is rendered in five minutes, under 200 streams of 20 to 60 s", Cost.Unread, Counters.Exact, false, (scene, _, cancel) =>
+            new Reloads(50, TimeSpan.FromSeconds(6), 200, 60).StrikeAsync(scene, cancel))
+        { OnlyNamed = true, Limit = TimeSpan.FromMinutes(15) },
+        Clock("clock-forward-hour", "the clock of all parts goes an hour forward, and back again", TimeSpan.FromHours(1)),
+        Clock("clock-back-hour", "the clock of all parts goes an hour back, and forward again", TimeSpan.FromHours(-1)),
+        Clock("clock-forward-day", "the clock of all parts goes a day forward, and back again", TimeSpan.FromDays(1)),
         new("network-silent", "every packet to a provider is lost", Cost.Errors, Counters.LedgerDiffers, true, (scene, random, cancel) => NetworkAsync(scene, network => network.Lose(1), Time(random, 2, 3), cancel)) { Impossible = NoNetwork },
         new("network-silent-long", "every packet to a provider is lost, for longer than its time-outs", Cost.Errors, Counters.LedgerDiffers, false, (scene, random, cancel) => NetworkAsync(scene, network => network.Lose(1), Time(random, 8, 15), cancel)) { Impossible = NoNetwork },
         new("network-lossy", "a tenth to a third of the packets to a provider is lost", Cost.Errors, Counters.LedgerDiffers, false, (scene, random, cancel) => NetworkAsync(scene, network => network.Lose(0.1 + random.NextDouble() / 4), Time(random, 4, 8), cancel)) { Impossible = NoNetwork },
         new("network-slow", "packets from a provider take 50 to 400 ms, give or take a half", Cost.Nothing, Counters.LedgerDiffers, false, (scene, random, cancel) => NetworkAsync(scene, network => network.Delay(random.Next(50, 400)), Time(random, 4, 8), cancel))
         { Impossible = scene => NoNetwork(scene) ?? (scene.Network!.HasDelays ? null : "this kernel has no netem") },
     ];
+
+    // A breaker is open meanwhile, and has to close in time.
+    private static Blow Clock(string name, string what, TimeSpan offset) => new(name, what, Cost.Nothing, Counters.Exact, false, async (scene, random, cancel) =>
+    {
+        scene.Providers["near-1"].AddFault("status=500", times: 5);
+        await Seconds(random, 0.3, 1, cancel);
+        scene.Time!.Set(offset);
+        try
+        {
+            await Seconds(random, 6, 10, cancel);
+            await scene.Stack.ControlPlaneAsync(HttpMethod.Patch, "instances/spare", $$"""{"weight":{{1 + random.Next(100)}}}""");
+            scene.Note("while the clock is wrong", await Scene.SettledAsync(
+                async () => (bool)(await scene.Stack.ControlPlaneAsync(HttpMethod.Get, "status"))["acknowledged"]! ? "" : "a change is not in force", TimeSpan.FromSeconds(20), cancel));
+        }
+        finally
+        {
+            scene.Time.Set(TimeSpan.Zero);
+        }
+        await Seconds(random, 2, 4, cancel);
+        scene.Note("incidents", await Scene.SettledAsync(scene.OpenIncidentsAsync, TimeSpan.FromSeconds(30), cancel));
+    })
+    { Impossible = scene => scene.Time is null ? scene.NoTime : null };
 
     private static string? NoNetwork(Scene scene) => scene.Network is not null ? null : scene.NoNetwork.Length > 0 ? scene.NoNetwork : "needs root and unshare: a network of its own";
 

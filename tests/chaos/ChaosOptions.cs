@@ -11,13 +11,15 @@ internal sealed record ChaosOptions
         Breaks the parts of a stack of its own, one blow after the other, under load from a client that checks every answer. After each blow
         all has to be well again. Exit code 0 only if it was.
 
-          --short       the blows that CI plays, once (less than a minute)
-          --minutes M   all blows in an order drawn from the seed, again and again, for so long (1 to 600; default 10)
+          --short       the blows that CI plays, once (about a minute)
+          --minutes M   all blows in an order drawn from the seed, again and again, for so long (1 to 600; default 10). The round that has
+                        begun by then is played to its end, which takes it eight minutes at most
           --seed N      order, victims and times of the blows; the last lines tell the one that was used
           --only NAMES  these blows, once unless --minutes is told
           --list        what blows there are
 
-        As root, with `unshare`, it also fills the disk of the state directory and breaks the network to a provider.
+        As root, with `unshare`, it also fills the disk of the state directory, breaks the network to a provider and (with a C compiler) sets
+        the clocks of all parts.
 
         """;
 

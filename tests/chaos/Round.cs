@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using Evenkeel.Provider;
 
 namespace Evenkeel.Chaos;
 
@@ -12,7 +11,13 @@ internal static class Round
     private static readonly TimeSpan Bound = TimeSpan.FromSeconds(60);
     private const int AnswersAround = 20;
 
-    public static async Task<Outcome> PlayAsync(Scene scene, Blow blow, int seed, bool isLast, CancellationToken cancel)
+    /// <param name="scene">Where.</param>
+    /// <param name="blow">What.</param>
+    /// <param name="seed">Fixes what the blow and the callers draw.</param>
+    /// <param name="isLast">Nobody needs the counters at rest afterwards.</param>
+    /// <param name="at">Is told where the round stands.</param>
+    /// <param name="cancel">Ends it early.</param>
+    public static async Task<Outcome> PlayAsync(Scene scene, Blow blow, int seed, bool isLast, Action<string> at, CancellationToken cancel)
     {
         var clock = Stopwatch.StartNew();
         var faults = new List<string>();
@@ -27,27 +32,40 @@ internal static class Round
         IReadOnlyList<Judged> answers;
         try
         {
+            at("before the blow");
             Note("before the blow", await MoreAsync(AnswersAround));
             struck = DateTimeOffset.UtcNow;
+            at("the blow");
             await blow.StrikeAsync(scene, new Random(seed), cancel);
 
             // The supervisor's turn. It may meet a part on its way down or up: it comes again, as supervisors do.
+            at("./evenkeel up");
             var recovery = Stopwatch.StartNew();
             Note("./evenkeel up", await Scene.SettledAsync(async () =>
             {
                 var (code, words) = await scene.Stack.UpAsync(cancel);
                 return code == 0 ? "" : words.Trim();
             }, Bound, cancel));
+            at("load after the blow");
             Note("after the blow", await MoreAsync(AnswersAround));
             Note("under load", await Scene.SettledAsync(async () => await scene.BreakersAreClosedAsync() ? "" : "not every breaker is closed", Bound, cancel));
             back = recovery.Elapsed;
         }
         finally
         {
+            at("the last answers");
             answers = await load.StopAsync();
         }
+        if (answers.Any(judged => judged.Got == Got.Broken))
+        {
+            var wasRead = await scene.ReadRequestsAsync(cancel);
+            answers = [.. answers.Select(judged => judged.Known(wasRead))];
+        }
+        at("rest");
+        faults.AddRange(scene.TakeNotes());
         Note("at rest", await Scene.SettledAsync(() => scene.UnrestAsync(closed: false), Bound, cancel));
-        Note("", Costs(blow.Cost, answers));
+        Note("", Verdicts.Of(blow.Cost, answers));
+        at("the comparison of what was counted");
         await CompareAsync();
         return new Outcome(answers.CountBy(judged => judged.Got).ToDictionary(), back, clock.Elapsed, faults);
 
@@ -73,18 +91,12 @@ internal static class Round
             else
             {
                 var entries = scene.Calls.Skip(calls).ToList();
-                // What a killed worker had under way, or had counted in its last moments.
-                var lost = blow.Counters == Counters.Exact ? 0 : entries.Count(entry => entry.At <= struck.AddSeconds(1) && EndedAt(entry) > struck.AddSeconds(-3));
-                Note("node", await Scene.SettledAsync(async () =>
-                {
-                    var counted = await scene.NodeAttemptsAsync() - node;
-                    return counted <= entries.Count && counted >= entries.Count - lost ? "" : $"{counted} attempts counted, {entries.Count} calls in the providers' ledger";
-                }, Bound, cancel));
+                Note("node", await Scene.SettledAsync(async () => Verdicts.OfNode(blow.Counters, await scene.NodeAttemptsAsync() - node, entries, struck) ?? "", Bound, cancel));
             }
             Note("database", await Scene.SettledAsync(async () =>
             {
-                var (told, kept) = (await scene.NodeAttemptsAsync() - node, await scene.StoredAttemptsAsync() - stored);
-                return told == kept ? "" : $"{kept} attempts stored, {told} counted at the node";
+                var told = await scene.NodeAttemptsAsync() - node;
+                return Verdicts.OfDatabase(told, await scene.StoredAttemptsAsync() - stored) ?? "";
             }, Bound, cancel));
         }
 
@@ -101,16 +113,5 @@ internal static class Round
                 return since >= seconds ? "" : "they do not stand still";
             }, Bound, cancel));
         }
-    }
-
-    private static DateTimeOffset EndedAt(LedgerEntry entry) => entry.EndMs is { } ms ? entry.At.AddMilliseconds(ms) : DateTimeOffset.MaxValue;
-
-    /// <summary>What clients had to bear beyond what the blow may cost. Pure.</summary>
-    private static string? Costs(Cost cost, IReadOnlyList<Judged> answers)
-    {
-        var worst = cost switch { Cost.Nothing => Got.Left, Cost.Errors => Got.CleanError, _ => Got.Broken };
-        var beyond = answers.Where(judged => judged.Got > worst).ToList();
-        return beyond.Count == 0 ? null : $"{beyond.Count} answers that the blow may not cost: "
-            + string.Join(" | ", beyond.DistinctBy(judged => (judged.Got, judged.Why)).Take(3).Select(judged => $"{judged.Got}: {judged.Why} [{judged.Exchange.Header("x-request-id")}]"));
     }
 }

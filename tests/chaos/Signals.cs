@@ -19,6 +19,29 @@ internal sealed class Signals(string state)
 
     public static bool IsAlive(int pid) => Stat(pid) is { Length: > 0 } fields && fields[0] is not ("Z" or "X");
 
+    /// <summary>Memory that a process shares with nobody and no file.</summary>
+    public static long AnonymousBytes(int pid) => Read(() => File.ReadAllText($"/proc/{pid}/status")).Split('\n')
+        .Where(line => line.StartsWith("RssAnon:", StringComparison.Ordinal)).Select(line => long.Parse(line[8..^2].Trim()) << 10).FirstOrDefault();
+
+    public static int Descriptors(int pid)
+    {
+        try
+        {
+            return Directory.EnumerateFileSystemEntries($"/proc/{pid}/fd").Count();
+        }
+        catch (Exception gone) when (gone is IOException or UnauthorizedAccessException)
+        {
+            return 0;
+        }
+    }
+
+    public IReadOnlyList<int> Ours() =>
+        [.. Directory.EnumerateDirectories("/proc").Select(path => int.TryParse(Path.GetFileName(path), out var pid) ? pid : 0).Where(pid => pid > 0 && pid != Environment.ProcessId && IsOurs(pid))];
+
+    /// <summary>Its pid, parent and state, where in the kernel it waits, and its command line.</summary>
+    public static string Describe(int pid) =>
+        $"{pid} {string.Join(' ', Stat(pid).Take(2).Reverse())} {Read(() => File.ReadAllText($"/proc/{pid}/wchan"))} {Read(() => File.ReadAllText($"/proc/{pid}/cmdline")).Replace('\0', ' ')}";
+
     private static IEnumerable<int> Children(int parent) =>
         Directory.EnumerateDirectories("/proc").Select(path => int.TryParse(Path.GetFileName(path), out var pid) ? pid : 0)
             .Where(pid => pid > 0 && Stat(pid) is { Length: > 1 } fields && fields[1] == $"{parent}");

@@ -12,6 +12,9 @@ internal sealed class OwnStack : IAsyncDisposable
 {
     public const int Workers = 2;
 
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan DownAtMost = TimeSpan.FromSeconds(120);
+
     private static readonly string[] Logs =
         ["node/logs/error.log", "node/logs/access.log", "node/logs/agent.log", "control-plane/control-plane.log", "postgres/postgres.log"];
 
@@ -74,19 +77,24 @@ internal sealed class OwnStack : IAsyncDisposable
 
     /// <summary>What the control plane's API answers.</summary>
     public async Task<JsonNode> ControlPlaneAsync(HttpMethod method, string path, string? json = null) =>
-        JsonNode.Parse(await SendAsync(method, new Uri(_controlPlane, "/api/v1/" + path), _adminToken, json))!;
+        await SendAsync(method, new Uri(_controlPlane, "/api/v1/" + path), _adminToken, json) is { Length: > 0 } text ? JsonNode.Parse(text)! : new JsonObject();
 
     /// <summary>What the control plane says of a configuration: valid, and else which faults.</summary>
     public async Task<JsonNode> ValidateAsync(string json) =>
         JsonNode.Parse(await SendAsync(HttpMethod.Post, new Uri(_controlPlane, "/api/v1/config/validate"), _adminToken, json))!;
 
     /// <summary>nginx workers that take new connections, the busiest (most open files) first.</summary>
-    public IReadOnlyList<int> WorkerPids()
+    public IReadOnlyList<int> WorkerPids() => [.. NginxPids().Where(pid => Title(pid) == "nginx: worker process").OrderByDescending(OpenFiles)];
+
+    /// <summary>Workers that were replaced, and end what they have.</summary>
+    public IReadOnlyList<int> DrainingWorkers() => [.. NginxPids().Where(pid => Title(pid) == "nginx: worker process is shutting down")];
+
+    /// <summary>nginx's master and its workers.</summary>
+    public IReadOnlyList<int> NginxPids()
     {
         var master = int.Parse(File.ReadAllText(PathOf("node/run/nginx.pid")));
-        return [.. Directory.EnumerateDirectories("/proc").Select(path => int.TryParse(Path.GetFileName(path), out var pid) ? pid : 0)
-            .Where(pid => pid > 0 && Parent(pid) == master && Title(pid) == "nginx: worker process")
-            .OrderByDescending(OpenFiles)];
+        return [master, .. Directory.EnumerateDirectories("/proc").Select(path => int.TryParse(Path.GetFileName(path), out var pid) ? pid : 0)
+            .Where(pid => pid > 0 && Parent(pid) == master)];
     }
 
     /// <summary>kill -9, to a worker of this stack only.</summary>
@@ -117,10 +125,15 @@ internal sealed class OwnStack : IAsyncDisposable
         {
             return;
         }
-        var (code, words) = await RunAsync(CancellationToken.None, "down", "--state", _shownState, "--purge", "--yes");
-        if (code != 0)
+        using var bound = new CancellationTokenSource(DownAtMost);
+        try
         {
-            await Console.Error.WriteLineAsync($"evenkeel-failover: ./evenkeel down failed with {code}:\n{words}");
+            var (code, words) = await RunAsync(bound.Token, "down", "--state", _shownState, "--purge", "--yes");
+            if (code != 0) await Console.Error.WriteLineAsync($"./evenkeel down failed with {code}:\n{words}");
+        }
+        catch (OperationCanceledException)
+        {
+            await Console.Error.WriteLineAsync($"./evenkeel down did not end within {DownAtMost.TotalSeconds:0} s");
         }
     }
 
@@ -177,8 +190,10 @@ internal sealed class OwnStack : IAsyncDisposable
         }
         catch (OperationCanceledException)
         {
-            // Ctrl-C reached the launcher as well; it stops what it started.
-            await process.WaitForExitAsync(CancellationToken.None);
+            // Ctrl-C reached the launcher as well; it stops what it started. What does not end by itself is ended.
+            using var patience = new CancellationTokenSource(Patience);
+            await process.WaitForExitAsync(patience.Token).ContinueWith(_ => { }, TaskScheduler.Default);
+            if (!process.HasExited) process.Kill(entireProcessTree: true);
             throw;
         }
         return (process.ExitCode, await output + await error);
