@@ -1,7 +1,7 @@
 using System.Collections.Concurrent;
+using System.Text.Json;
 using System.Text.Json.Nodes;
 using Evenkeel.EndToEnd.Stacks;
-using Evenkeel.Provider;
 using Microsoft.Playwright;
 using Xunit;
 
@@ -11,44 +11,41 @@ using Xunit;
 namespace Evenkeel.Browser;
 
 /// <summary>
-/// One stack with some traffic behind it, and one headless Chromium. "first" and "second" share the pool "chat", "spare" is its second
-/// tier; "broken" always fails, so that there are errors to be shown. A test that takes an instance out takes one of its own.
+/// The demo as `./evenkeel up` starts it, with some traffic behind it, and one headless Chromium. Its instances a, b and c share the pool
+/// "chat", lite is the second tier.
 /// </summary>
 public sealed class Dashboard : IAsyncLifetime
 {
     private Stack? _stack;
-    private ProviderSimulator? _providers;
+    private readonly HttpClient _providers = new();
     private IPlaywright? _playwright;
     private IBrowser? _browser;
 
     internal Stack Stack => _stack!;
-    internal ProviderSimulator Providers => _providers!;
     internal string Token => File.ReadAllText(Stack.PathOf("admin-token")).Trim();
 
     public async Task InitializeAsync()
     {
-        _providers = await ProviderSimulator.StartAsync(new ProviderOptions
-        {
-            Instances = [.. new[] { "first", "second", "spare", "mortal", "heir", "broken" }.Select(name => SharedStack.Simulated(name))],
-        });
-        _providers["broken"].AddFault("status=500");
-        var config = new Config();
-        foreach (var instance in _providers.Instances)
-        {
-            config.Instance(instance, new { api_key = SharedStack.KeyOf(instance.Name), weight = 10, max_connections = 100, price = new { input_per_million = 1000, output_per_million = 2000 } });
-        }
-        config.Document["failover_config"]!["circuit_breaker"]!["recovery_timeout"] = "60s";
-        config.Pool("chat", [["first", "second"], ["spare"]]).Pool("mortal", [["mortal"], ["heir"]]).Pool("broken", [["broken"]]);
-        _stack = await Stack.StartAsync("browser", config);
+        var launch = LaunchAsync();
+        _stack = await Stack.StartAsync("browser", config: null);
+        _providers.BaseAddress = new Uri($"http://127.0.0.1:{Stack.Recorded("PROVIDER_CONTROL_PORT")}");
 
+        // Something to be seen: calls, a few failures that others made good, and samples of what was asked.
+        var revision = await Stack.Admin.ChangePoolAsync("chat", new { ghost = new { sample = 1 } });
+        await Stack.Admin.AcknowledgedAsync(revision);
+        await ProvidersAsync(HttpMethod.Post, "/instances/c/faults", new { fault = "status=500", times = 3 });
+        Expect.Served(await Stack.Gateway.AskManyAsync("deepseek-chat", calls: 60, atATime: 30));
+        await launch;
+    }
+
+    private async Task LaunchAsync()
+    {
         _playwright = await Playwright.CreateAsync();
         _browser = await _playwright.Chromium.LaunchAsync(new BrowserTypeLaunchOptions
         {
             ExecutablePath = "/usr/bin/chromium",
             Args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
         });
-        await Stack.Gateway.AskManyAsync("chat-model", calls: 60, atATime: 6);
-        await Stack.Gateway.AskManyAsync("broken-model", calls: 5, atATime: 1);
     }
 
     public async Task DisposeAsync()
@@ -62,10 +59,14 @@ public sealed class Dashboard : IAsyncLifetime
         {
             await _stack.DisposeAsync();
         }
-        if (_providers is not null)
-        {
-            await _providers.DisposeAsync();
-        }
+        _providers.Dispose();
+    }
+
+    /// <summary>What the demo's providers are told to do, in the words of tests/provider.</summary>
+    internal async Task ProvidersAsync(HttpMethod method, string path, object? body = null)
+    {
+        using var answer = await _providers.SendAsync(new HttpRequestMessage(method, path) { Content = body is null ? null : new StringContent(JsonSerializer.Serialize(body)) });
+        Assert.True(answer.IsSuccessStatusCode, $"{method} {path}: {(int)answer.StatusCode} {await answer.Content.ReadAsStringAsync()}");
     }
 
     /// <summary>A visitor with a fresh profile, before the sign-in.</summary>
@@ -98,7 +99,7 @@ public sealed class Dashboard : IAsyncLifetime
 [CollectionDefinition(Name)]
 public sealed class DashboardCollection : ICollectionFixture<Dashboard>
 {
-    public const string Name = "the dashboard of one stack";
+    public const string Name = "the dashboard of the demo";
 }
 
 /// <summary>One page, and everything its console said that it should not.</summary>
@@ -190,7 +191,10 @@ internal sealed class Visitor : IAsyncDisposable
     /// <summary>Violations that axe calls serious or critical, in one line each.</summary>
     public async Task<IReadOnlyList<string>> AxeAsync()
     {
-        await Page.EvaluateAsync(await File.ReadAllTextAsync(s_axe) + "; null");
+        if (!await Page.EvaluateAsync<bool>("'axe' in window"))
+        {
+            await Page.EvaluateAsync(await File.ReadAllTextAsync(s_axe) + "; null");
+        }
         var found = await Page.EvaluateAsync<string[]>(
             """
             async () => (await axe.run(document, { resultTypes: ['violations'], runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] })).violations

@@ -15,6 +15,7 @@ import { Traces } from './views/Traces'
 import { Access } from './views/Access'
 import { Alerts } from './views/Alerts'
 import { Ghosts } from './views/Ghosts'
+import { Reports } from './views/Reports'
 import { Fleet } from './views/Fleet'
 import { ConfigView } from './views/Config'
 import { Revisions } from './views/Revisions'
@@ -23,7 +24,7 @@ import { Nodes } from './views/Nodes'
 type View = FunctionComponent<{ route: Route }>
 const groups: [string, [string, string, View][]][] = [
   ['See', [['overview', 'Overview', Overview], ['health', 'Health', Health], ['latency', 'Latency', LatencyView], ['errors', 'Errors', ErrorsView], ['cost', 'Cost', CostView]]],
-  ['Understand', [['incidents', 'Incidents', Incidents], ['traces', 'Requests', Traces], ['alerts', 'Alerts', Alerts], ['ghosts', 'Ghosts', Ghosts]]],
+  ['Understand', [['incidents', 'Incidents', Incidents], ['traces', 'Requests', Traces], ['alerts', 'Alerts', Alerts], ['ghosts', 'Ghosts', Ghosts], ['reports', 'Reports', Reports]]],
   ['Change', [['fleet', 'Pools & instances', Fleet], ['config', 'Configuration', ConfigView], ['revisions', 'Revisions', Revisions], ['nodes', 'Nodes', Nodes], ['access', 'Access', Access]]],
 ]
 const views = groups.flatMap(([, entries]) => entries)

@@ -1,7 +1,7 @@
 // Instances × time, coloured by state and error rate; a cell leads to its incidents. Below: what the probes say.
 import { useState } from 'preact/hooks'
 import { query, type Heatmap, type HeatmapCell, type Incident } from '../api'
-import { useMoving, useQuery, useWindow } from '../hooks'
+import { linkTo, useMoving, useQuery, useWindow } from '../hooks'
 import { Heat } from '../charts/Heat'
 import { ago, count, lasted, millis, moment, seconds, share, words } from '../format'
 import { Answered, Badge, Dialog, Empty, Page, Panel, Table, useRange, When } from '../ui'
@@ -35,17 +35,21 @@ export function Health() {
   )
 }
 
+// A pool, node or client may have the instance's name; what is theirs is not the cell's.
+const ofInstances = ['probe', 'grey', 'breaker', 'cooldown', 'blocked', 'limit_collapsed']
+
 function CellDialog({ instance, cell, stepS, onClose }: { instance: string; cell: HeatmapCell; stepS: number; onClose: () => void }) {
   const until = new Date(Date.parse(cell.at) + stepS * 1000).toISOString()
-  const incidents = useQuery<Incident[]>('/incidents' + query({ subject: instance, since: cell.at, until, limit: 50 }))
+  const incidents = useQuery<Incident[]>('/incidents' + query({ subject: instance, since: cell.at, until, limit: 200 }))
   const [open, setOpen] = useState<number | null>(null)
   if (open !== null) return <IncidentDialog id={open} onClose={onClose} />
   return (
     <Dialog title={`${instance}, ${moment(cell.at)}`} onClose={onClose}>
       <p>State <b>{cell.state}</b>; {count(cell.attempts)} attempts, {count(cell.failed)} failed ({share(cell.error_rate)}).</p>
-      <Answered of={incidents} empty={list => list.length === 0 ? <Empty title="No incident in this time" /> : null}>
-        {list => <ul class="plain-list" data-list="cell-incidents">{list.map(i => <li key={i.id}><button type="button" class="plain" onClick={() => setOpen(i.id)}>#{i.id} {words(i.kind)}{i.cause ? `: ${words(i.cause)}` : ''}</button> <span class="note">{moment(i.since)}, {i.open ? 'still open' : `for ${lasted(i.since, i.until)}`}</span></li>)}</ul>}
+      <Answered of={incidents} empty={list => list.some(i => ofInstances.includes(i.kind)) ? null : <Empty title="No incident in this time" />}>
+        {list => <ul class="plain-list" data-list="cell-incidents">{list.filter(i => ofInstances.includes(i.kind)).map(i => <li key={i.id}><button type="button" class="plain" data-incident={i.id} onClick={() => setOpen(i.id)}>#{i.id} {words(i.kind)}{i.cause ? `: ${words(i.cause)}` : ''}</button> <span class="note">{moment(i.since)}, {i.open ? 'still open' : `for ${lasted(i.since, i.until)}`}</span></li>)}</ul>}
       </Answered>
+      <p class="row"><a href={linkTo('incidents', { subject: instance })}>All its incidents</a><a href={linkTo('traces', { instance })}>Requests</a></p>
     </Dialog>
   )
 }

@@ -15,7 +15,7 @@ export function Incidents({ route }: { route: Route }) {
   const picked = route.args.get('id')
   const pick = (id: number | null) => { location.hash = linkTo('incidents', id === null ? {} : { id }) }
   return (
-    <Page title="Incidents" lead="Every change of state, with its cause" tools={<button type="button" disabled={!list.data?.length} onClick={() => download(list.data ?? [])}>Save as CSV</button>}>
+    <Page title="Incidents" lead="Every change of state, with its cause" tools={<a href={linkTo('reports')}>As CSV</a>}>
       <div class="filters">
         <Choice<'' | 'true' | 'false'> label="Which" value={open} options={[['', 'All'], ['true', 'Open'], ['false', 'Ended']]} onChange={setOpen} />
         <label class="field inline"><span>Kind</span><input value={kind} placeholder="breaker, probe …" onInput={event => setKind(event.currentTarget.value)} /></label>
@@ -63,20 +63,4 @@ export function IncidentDialog({ id, onClose }: { id: number; onClose: () => voi
       </>}</Answered>
     </Dialog>
   )
-}
-
-/** RFC 4180; a cell that a spreadsheet would take for a formula gets an apostrophe. */
-export function csvCell(value: unknown): string {
-  const text = String(value ?? ''), safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text
-  return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe
-}
-
-function download(list: Incident[]) {
-  const head = ['id', 'kind', 'subject', 'node', 'cause', 'since', 'until', 'open', 'events', 'requests_affected', 'requests_degraded', 'requests_lost', 'cost', 'acknowledged_by', 'revision']
-  const rows = list.map(i => [i.id, i.kind, i.subject, i.node, i.cause, i.since, i.until, i.open, i.events, impactOf(i).requests_affected, impactOf(i).requests_degraded, impactOf(i).requests_lost, impactOf(i).cost, i.acknowledged_by, i.revision])
-  const url = URL.createObjectURL(new Blob([[head, ...rows].map(row => row.map(csvCell).join(',')).join('\r\n') + '\r\n'], { type: 'text/csv' }))
-  const link = document.createElement('a')
-  link.href = url; link.download = `incidents-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}.csv`
-  link.click()
-  setTimeout(() => URL.revokeObjectURL(url), 1000)
 }

@@ -125,7 +125,7 @@ function InstanceCard({ i }: { i: LiveInstance }) {
         </span>
         <span><b>{count(i.in_flight)}</b> of {count(i.limit)} in flight</span>
       </span>
-      <Fact name="weight" value={tone === 'bad' || tone === 'off' ? '–' : share(i.share)} /><Fact name="rate" value={rate(i.attempts_per_s)} /><Fact name="P50" value={millis(i.p50_ms)} /><Fact name="P99" value={millis(i.p99_ms)} />
+      <Fact name="share" value={share(i.share)} /><Fact name="rate" value={rate(i.attempts_per_s)} /><Fact name="P50" value={millis(i.p50_ms)} /><Fact name="P99" value={millis(i.p99_ms)} />
       <Fact name="failed" value={share(i.error_rate)} bad={i.error_rate >= 0.05} /><Fact name="an hour" value={Object.entries(i.cost_per_hour ?? {}).map(([, amount]) => money(amount)).join(' + ') || '–'} />
     </a>
   )
