@@ -4,8 +4,8 @@
 #
 # The base images cannot be pulled everywhere, so stand-ins are made under their names: a Debian from debootstrap, with .NET copied from
 # this machine and PostgreSQL, HAProxy, Prometheus, nginx with Lua (for OpenResty) and Node.js from Debian's packages. The Dockerfiles,
-# the compose file and everything of ours in them are the real ones. What stays untried: the pulls, OpenResty itself, Grafana,
-# HEALTHCHECK (podman's compose API never runs it).
+# the compose file and everything of ours in them are the real ones. What stays untried: the pulls, OpenResty itself, Grafana, and when
+# health checks are run (here they are run once, by hand).
 #
 # Needs root, podman, docker-compose, debootstrap, and EVENKEEL_RELEASE for the units. Everything lies in .evenkeel-build/containers and
 # is known by a project name of its own; nothing but that is stopped or removed. The images stay for the next run; --purge removes them.
@@ -144,7 +144,7 @@ END
 
 build() { # NAME DOCKERFILE
   say "building $1"
-  check "the image $1 builds" podman build --network host --pull=never -f "$root/$2" -t "docker.io/$1" "$root"
+  check "the image $1 builds" podman build --format docker --network host --pull=never -f "$root/$2" -t "docker.io/$1" "$root"
   (( failed == 0 )) || exit 1
 }
 version=$(composed evenkeel/control-plane:); version=${version##*:}
@@ -180,8 +180,11 @@ changed() { api instances/c -X PATCH -H 'content-type: application/json' -d '{"w
 answered_all() { for _ in {1..20}; do ask >/dev/null || return 1; done; }
 id_of() { compose ps -q "$1"; }
 unprivileged() { local part; for part; do [[ $(podman exec "$(id_of "$part")" id -u) != 0 ]] || { echo "$part runs as root"; return 1; }; done; }
-read_only() { local part; for part; do ! podman exec "$(id_of "$part")" touch /x 2>/dev/null || { echo "$part can write /x"; return 1; }; done; }
+read_only() { local part; for part; do ! podman exec -u 0 "$(id_of "$part")" touch /x 2>/dev/null || { echo "$part can write /x"; return 1; }; done; }
+healthy() { local part; for part; do podman healthcheck run "$(id_of "$part")" || { echo "$part"; return 1; }; done; }
 no_secret_shown() { ! podman inspect "$(id_of node-1)" "$(id_of control-plane)" | grep -F -- "$token"; }
+rules() { [[ $(curl -fsS "http://127.0.0.1:$prometheus/api/v1/rules" | grep -oE '"name":"evenkeel(-alerts)?","file"' | sort -u | wc -l) == 2 ]]; }
+token_alone() { inside prometheus test -r /secrets/node-token && ! inside prometheus test -r /secrets/admin-token && ! inside prometheus test -r /secrets/secret.key; }
 scraped() { [[ $(curl -fsS "http://127.0.0.1:$prometheus/api/v1/query?query=count(up==1)" | grep -oE '"[0-9]+"' | tail -n 1) == '"2"' ]]; }
 nothing_left() { [[ -z $(podman ps -aq) ]]; }
 
@@ -189,10 +192,13 @@ check 'the gateway answers' until_true 120 ask
 check 'the operator reads the token where the docs say' inside control-plane test -s /secrets/admin-token
 token=$(inside control-plane cat /secrets/admin-token)
 check 'both nodes are known and live' until_true 60 both_nodes
-check 'no part but PostgreSQL, which steps down itself, runs as root' unprivileged control-plane node-1 node-2 front provider
-check 'the root file systems are read-only' read_only node-1 control-plane
+check 'no part but PostgreSQL, which steps down itself, runs as root' unprivileged control-plane node-1 node-2 front provider prometheus
+check 'the root file systems are read-only, for root as well' read_only control-plane node-1 node-2 front provider prometheus
+check 'the health checks of the images say that all is well' healthy control-plane node-1 node-2
 check 'no token is in what a container tells of itself' no_secret_shown
 check 'Prometheus scrapes both nodes' until_true 90 scraped
+check 'it has the rules and the alerts' rules
+check 'it can read the token of the nodes, and no other secret' token_alone
 
 say 'parts die'
 kill_part node-1
