@@ -13,7 +13,7 @@
 # - Without a control plane it starts, and restarts, what is on disk.
 #
 # Environment
-#   EVENKEEL_CONTROL_URL      http://127.0.0.1:8081
+#   EVENKEEL_CONTROL_URL      http://127.0.0.1:8081; several, with blanks between, are asked in turn: whichever answers is as good as another
 #   EVENKEEL_NODE_NAME        this node's name
 #   EVENKEEL_NODE_DIR         nginx prefix and working directory; holds lua/ (or a link to it)
 #   EVENKEEL_NODE_TOKEN_FILE  the bearer token shared with the control plane
@@ -34,7 +34,8 @@ log() { printf '%(%Y-%m-%dT%H:%M:%S%z)T agent: %s\n' -1 "$*"; }
 die() { log "$*" >&2; exit 1; }
 
 : "${EVENKEEL_CONTROL_URL:?}" "${EVENKEEL_NODE_NAME:?}" "${EVENKEEL_NODE_DIR:?}" "${EVENKEEL_NODE_TOKEN_FILE:?}"
-NODE_URL="${EVENKEEL_CONTROL_URL%/}/node/v1/$EVENKEEL_NODE_NAME"
+read -r -a CONTROL_URLS <<<"$EVENKEEL_CONTROL_URL"
+((${#CONTROL_URLS[@]})) || die "EVENKEEL_CONTROL_URL names no control plane"
 ADMIN_LISTEN="${EVENKEEL_ADMIN_LISTEN:-127.0.0.1:9145}"
 ADMIN_CERT_FILE="${EVENKEEL_ADMIN_CERT_FILE:-}"
 ADMIN_URL="${EVENKEEL_ADMIN_URL:-http${ADMIN_CERT_FILE:+s}://$ADMIN_LISTEN}"
@@ -187,6 +188,10 @@ pause() { sleep "$1" 9>&- & wait $!; }
 
 call() { curl -q --silent --show-error --noproxy '*' --connect-timeout 2 --header @run/agent.header "$@" 9>&-; }
 
+control=0       # the control plane that is asked: an index of CONTROL_URLS
+node_url() { printf '%s/node/v1/%s' "${CONTROL_URLS[control]%/}" "$EVENKEEL_NODE_NAME"; }
+next_control() { control=$(((control + 1) % ${#CONTROL_URLS[@]})); }
+
 node_status() { call "${LOCAL_SOCKET[@]}" --fail --max-time 2 "$LOCAL_ADMIN_URL/status?format=text" 2>/dev/null; }
 
 # The digest that a rendered text carries.
@@ -243,7 +248,7 @@ send_report() {
   [[ -s run/agent.report ]] || return 0
   query=$(<run/agent.report)
   http=$(call "${CONTROL_TLS[@]}" --max-time 5 --output /dev/null --write-out '%{http_code}' --header 'Content-Type: text/plain' \
-    --data-binary @run/agent.report.words "$NODE_URL/reports?$query" 2>/dev/null)
+    --data-binary @run/agent.report.words "$(node_url)/reports?$query" 2>/dev/null)
   case $http in
     2??) rm -f run/agent.report ;;
     4??) log "the control plane does not take the report: HTTP $http"; rm -f run/agent.report ;;
@@ -420,7 +425,7 @@ fetch() {
       --data-urlencode "have=$have" --data-urlencode "wait_s=$1" \
       --data-urlencode "admin_listen=$ADMIN_LISTEN" --data-urlencode "admin_url=$ADMIN_URL" \
       --data-urlencode "edge_listen=${EVENKEEL_EDGE_LISTEN:-}" --data-urlencode "workers=${EVENKEEL_WORKERS:-}" \
-      "$NODE_URL/nginx.conf" >"$fetched" 2>"$fetched.error"
+      "$(node_url)/nginx.conf" >"$fetched" 2>"$fetched.error"
   } &
   poll=$!
   while kill -0 "$poll" 2>/dev/null; do
@@ -508,7 +513,7 @@ if is_running; then
 fi
 
 drain_since_s=""
-away=""
+declare -A away=()      # control plane → what it said last, when that was no text
 while :; do
   ensure_running
   renew_certificates
@@ -516,7 +521,7 @@ while :; do
   fetch "$POLL_WAIT_S"
   case $http in
     200)
-      away=""
+      away=()
       if is_running && [[ -n $(draining_workers) ]]; then
         look_at_clock
         : "${drain_since_s:=$now_s}"
@@ -526,11 +531,12 @@ while :; do
       drain_since_s=""
       apply
       ;;
-    204) away="" ;;
+    204) away=() ;;
     "") ;;
     *)
-      [[ $away == "$http" ]] || log "no text from the control plane: HTTP $http $(head -n1 "$fetched.error")"
-      away=$http
+      [[ ${away[$control]:-} == "$http" ]] || log "no text from the control plane ${CONTROL_URLS[control]}: HTTP $http $(head -n1 "$fetched.error")"
+      away[$control]=$http
+      next_control
       pause 1
       ;;
   esac
