@@ -132,14 +132,14 @@ public sealed class NodeAdmin : IDisposable
     /// <summary>Live numbers; null: the node did not say.</summary>
     public Task<NodeStats?> StatsAsync(string adminUrl, CancellationToken cancel) => ReadAsync<NodeStats>(adminUrl.TrimEnd('/') + "/stats", StatusTimeout, cancel);
 
-    /// <summary>As <see cref="StatsAsync"/>, but in haste; and whether nobody listens there, which is more than silence.</summary>
+    /// <summary>Of <see cref="StatsAsync"/> what shares and hints need, in haste; and whether nobody listens there, which is more than silence.</summary>
     public async Task<(NodeStats? Stats, bool IsGone)> GlanceAsync(string adminUrl, CancellationToken cancel)
     {
         using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
         bounded.CancelAfter(GlanceTimeout);
         try
         {
-            using var answer = await http.GetAsync(adminUrl.TrimEnd('/') + "/stats", bounded.Token);
+            using var answer = await http.GetAsync(adminUrl.TrimEnd('/') + "/stats?of=shares", bounded.Token);
             return (answer.IsSuccessStatusCode ? await answer.Content.ReadFromJsonAsync<NodeStats>(NodeTelemetry.Options, bounded.Token) : null, false);
         }
         catch (HttpRequestException failure)

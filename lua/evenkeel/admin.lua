@@ -2,7 +2,7 @@
 --
 --   PUT  /snapshot           202 new · 204 known · 409 older · 422 {"errors": […]} · 507 no room
 --   GET  /status             revision, state, digest, workers; ?format=text for scripts
---   GET  /stats              live numbers of instances and pools
+--   GET  /stats              live numbers of instances and pools; ?of=shares: only what shares and hints are made of
 --   GET  /events?after=N     state changes, at most 1000 at a time
 --   POST /samples/_take      sampled requests of clients, which are forgotten here with that
 --   PUT  /shares             this node's part of what all nodes have: 204 · 409 made for another version · 422
@@ -79,12 +79,23 @@ local function status()
   })
 end
 
+-- What this node holds of an instance, and what it has found out about it.
+local function instance_shares(inst, at)
+  local dict, k = ngx.shared.evenkeel_state, inst.keys
+  local opening, cooldown = hints.findings(dict, inst, at)
+  return {
+    in_flight = slots.count(k.in_flight), permits = dict:get(k.permits), dealt_trials = dict:get(k.dealt_trials),
+    breaker = (breaker.state(dict, k.breaker, at)), opening = opening, cooldown = cooldown, cooldown_s = cooldown and cooldown.for_s or 0,
+  }
+end
+
 --- The live numbers of one instance.
 local function instance_stats(inst, at)
   local dict = ngx.shared.evenkeel_state
   local v = live.view(inst, at)
   local k = inst.keys
-  local in_flight = slots.count(k.in_flight)
+  local all = instance_shares(inst, at)
+  local in_flight = all.in_flight
   local calls, failed = breaker.window(dict, k.breaker, inst.breaker, at)
   local function weight(latency_s)
     return balancer.live_weight {
@@ -92,18 +103,14 @@ local function instance_stats(inst, at)
       base_latency_s = inst.base_latency_s, latency_s = latency_s,
     }
   end
-  local opening, cooldown = hints.findings(dict, inst, at)
-  return {
-    in_flight = in_flight, limit = v.limit, max_connections = inst.max_connections, weight = inst.weight,
-    enabled = inst.enabled ~= false, drain = inst.drain == true,
-    live_weight = { stream = weight(v.stream), json = weight(v.json) },
-    latency_ms = { stream = math.floor(v.stream * 1000 + 0.5), json = math.floor(v.json * 1000 + 0.5) },
-    breaker = v.breaker, open_until = v.open_until and clock.of_day(v.open_until), warmth = v.warmth,
-    trials = slots.count(k.breaker.trials),
-    healthy = inst.healthy ~= false, weight_factor = inst.weight_factor,
-    cooldown_s = math.max(0, v.cooldown_until - at), blocked = v.blocked, window = { calls = calls, failed = failed },
-    permits = dict:get(k.permits), dealt_trials = dict:get(k.dealt_trials), opening = opening, cooldown = cooldown,
-  }
+  all.limit, all.max_connections, all.weight = v.limit, inst.max_connections, inst.weight
+  all.enabled, all.drain, all.healthy, all.blocked = inst.enabled ~= false, inst.drain == true, inst.healthy ~= false, v.blocked
+  all.live_weight = { stream = weight(v.stream), json = weight(v.json) }
+  all.latency_ms = { stream = math.floor(v.stream * 1000 + 0.5), json = math.floor(v.json * 1000 + 0.5) }
+  all.open_until, all.warmth = v.open_until and clock.of_day(v.open_until), v.warmth
+  all.weight_factor = inst.weight_factor
+  all.trials, all.window = slots.count(k.breaker.trials), { calls = calls, failed = failed }
+  return all
 end
 
 local function stats()
@@ -114,8 +121,12 @@ local function stats()
     node = node.name, revision = snapshot and snapshot.revision or 0, now = ngx.now(), shares_version = version, share = share,
     instances = {}, pools = {},
   }
+  local lean = ngx.var.arg_of == "shares"
   if snapshot then
-    for name, inst in pairs(snapshot.instances) do body.instances[name] = instance_stats(inst, at) end
+    local of = lean and instance_shares or instance_stats
+    for name, inst in pairs(snapshot.instances) do body.instances[name] = of(inst, at) end
+  end
+  if snapshot and not lean then
     for name in pairs(snapshot.pools) do body.pools[name] = { queued = slots.count("q:" .. name) } end
   end
   return answer(200, body)
