@@ -95,7 +95,7 @@ try
     });
     app.UseRouting();
     app.UseGate();
-    app.UseRefusalOfWritesWhileAway();
+    app.UseRefusalWhileAway();
 
     app.MapDashboard();
     app.MapHealth();

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Evenkeel.Auth;
 using Evenkeel.Config;
+using Evenkeel.Database;
 using Evenkeel.Publishing;
 using Microsoft.AspNetCore.Http.HttpResults;
 
@@ -138,9 +139,9 @@ public static class AlertEndpoints
         var alerts = app.MapGroup("/api/v1/alerts").WithTags("alerts").ProducesProblem(StatusCodes.Status401Unauthorized);
         alerts.MapGet("", List).WithName("listAlerts").WithSummary("Alerts, newest first; state: open (pending and firing), pending, firing, resolved or all. before=ID goes on below ID.")
             .ProducesProblem(StatusCodes.Status400BadRequest);
-        alerts.MapGet("/rules", Rules).WithName("listAlertRules").WithSummary("The rules in force, with every default filled in.");
+        alerts.MapGet("/rules", Rules).WithName("listAlertRules").WithMetadata(new AnswersFromMemory()).WithSummary("The rules in force, with every default filled in.");
 
-        alerts.MapGet("/prometheus.yml", Prometheus).WithName("getPrometheusRules").WithSummary("The rules in force as alert rules of Prometheus.")
+        alerts.MapGet("/prometheus.yml", Prometheus).WithName("getPrometheusRules").WithMetadata(new AnswersFromMemory()).WithSummary("The rules in force as alert rules of Prometheus.")
             .Produces<string>(StatusCodes.Status200OK, ConfigApi.YamlType);
 
         var silences = app.MapGroup("/api/v1/silences").WithTags("alerts").ProducesProblem(StatusCodes.Status401Unauthorized);

@@ -1,6 +1,7 @@
 using Dapper;
 using Evenkeel.Auth;
 using Evenkeel.Config;
+using Evenkeel.Database;
 using Npgsql;
 
 namespace Evenkeel.Audit;
@@ -32,8 +33,10 @@ public sealed record ChangesNothing;
 /// Who changed what, and who tried to. A new revision's row is written with it, in one transaction (<see cref="ConfigStore"/>); every
 /// other change is noted when it is done. Rows are never changed; those older than 400 days go.
 /// </summary>
-public sealed class AuditLog(NpgsqlDataSource database, ILogger<AuditLog> log)
+public sealed class AuditLog(NpgsqlDataSource database, DatabaseState databaseState, ILogger<AuditLog> log)
 {
+    private static readonly TimeSpan AddTimeout = TimeSpan.FromSeconds(5);
+
     private const string AddSql = "insert into audit_log (who, role, source, action, status) values (@who, @role, @source, @action, @status)";
 
     /// <summary>After an authenticated request: notes it unless it only read, or its row is there.</summary>
@@ -50,9 +53,12 @@ public sealed class AuditLog(NpgsqlDataSource database, ILogger<AuditLog> log)
         var note = ConfigApi.Note(context.Request);
         try
         {
-            await using var connection = await database.OpenConnectionAsync(CancellationToken.None);
-            await connection.ExecuteAsync(new CommandDefinition(AddSql,
-                new { who = caller.Name, role = ConfigJson.Word(caller.Role), source = Gate.SourceOf(context), action = note.Action, status }, commandTimeout: 5));
+            var row = new { who = caller.Name, role = ConfigJson.Word(caller.Role), source = Gate.SourceOf(context), action = note.Action, status };
+            await databaseState.AskAsync(async asked =>
+            {
+                await using var connection = await database.OpenConnectionAsync(asked);
+                await connection.ExecuteAsync(new CommandDefinition(AddSql, row, cancellationToken: asked));
+            }, AddTimeout, CancellationToken.None);
         }
         catch (NpgsqlException away)
         {

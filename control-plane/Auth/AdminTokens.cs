@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using Dapper;
 using Evenkeel.Config;
+using Evenkeel.Database;
 using Npgsql;
 
 namespace Evenkeel.Auth;
@@ -22,9 +23,10 @@ public sealed record AdminToken
 /// <summary>
 /// Tokens and sessions in PostgreSQL, and a copy of the ones in force that is a second old at most: any number of callers with any tokens
 /// cost one query a second. What is made or revoked here counts at once; what another control plane made or revoked, within that second.
-/// With the database away the last copy holds, and nothing can be changed with it.
+/// It is renewed every few seconds even if nobody calls: with the database away the last copy holds, each entry up to its expiry, and nothing
+/// can be changed with it. What another control plane revokes meanwhile is not seen.
 /// </summary>
-public sealed class AdminTokens(NpgsqlDataSource database, BearerTokens files, TimeProvider time, ILogger<AdminTokens> log) : IDisposable
+public sealed class AdminTokens(NpgsqlDataSource database, DatabaseState databaseState, BearerTokens files, TimeProvider time, ILogger<AdminTokens> log) : IDisposable
 {
     public const string BootstrapName = "admin";
     public const int MostTokens = 1_000;
@@ -193,11 +195,17 @@ public sealed class AdminTokens(NpgsqlDataSource database, BearerTokens files, T
         select session_hash, token_hash, expires_at from admin_session where expires_at > now();
         """;
 
+    /// <summary>Renews the copy, for as long as it may be the last one.</summary>
+    public Task RememberAsync(CancellationToken cancel) => CurrentAsync(cancel);
+
+    /// <summary>How many tokens and sessions are in the copy.</summary>
+    internal (int Tokens, int Sessions) Known => (_copy.Tokens.Count, _copy.Sessions.Count);
+
     private bool IsFresh(Copy copy) => copy.Generation == Interlocked.Read(ref _generation) && time.GetElapsedTime(copy.At) < CopyLasts;
 
     private async Task<Copy> CurrentAsync(CancellationToken cancel)
     {
-        if (_copy is var copy && IsFresh(copy))
+        if (_copy is var copy && (IsFresh(copy) || databaseState.IsAway))
         {
             return copy;
         }
@@ -212,14 +220,17 @@ public sealed class AdminTokens(NpgsqlDataSource database, BearerTokens files, T
             }
 
             (generation, at) = (Interlocked.Read(ref _generation), time.GetTimestamp());
-            using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
-            bounded.CancelAfter(LoadTimeout);
-            await using var connection = await database.OpenConnectionAsync(bounded.Token);
-            await using var rows = await connection.QueryMultipleAsync(new CommandDefinition(LoadSql, cancellationToken: bounded.Token));
-            var tokens = (await rows.ReadAsync<TokenRow>()).ToDictionary(t => Key(t.TokenHash));
-            return _copy = new Copy(tokens, (await rows.ReadAsync<SessionRow>()).ToDictionary(s => Key(s.SessionHash)), generation, at);
+            Copy? read = null;
+            await databaseState.AskAsync(async asked =>
+            {
+                await using var connection = await database.OpenConnectionAsync(asked);
+                await using var rows = await connection.QueryMultipleAsync(new CommandDefinition(LoadSql, cancellationToken: asked));
+                var tokens = (await rows.ReadAsync<TokenRow>()).ToDictionary(t => Key(t.TokenHash));
+                read = new Copy(tokens, (await rows.ReadAsync<SessionRow>()).ToDictionary(s => Key(s.SessionHash)), generation, at);
+            }, LoadTimeout, cancel);
+            return _copy = read!;
         }
-        catch (Exception away) when (!cancel.IsCancellationRequested && away is NpgsqlException or OperationCanceledException)
+        catch (NpgsqlException away)
         {
             AuthLog.NotRead(log, away.Message);
             return _copy = _copy with { Generation = generation, At = time.GetTimestamp() };   // asked again in a second, not by every caller
@@ -232,16 +243,19 @@ public sealed class AdminTokens(NpgsqlDataSource database, BearerTokens files, T
 
     private async Task NoteUseAsync(TokenRow row, CancellationToken cancel)
     {
-        if (row.LastUsedAt > Now - UseNotedEvery)
+        if (row.LastUsedAt > Now - UseNotedEvery || databaseState.IsAway)
         {
             return;
         }
 
         try
         {
-            await using var connection = await database.OpenConnectionAsync(cancel);
-            await connection.ExecuteAsync(new CommandDefinition("update admin_token set last_used_at = now() where id = @Id and (last_used_at is null or last_used_at < now() - interval '50 s')",
-                new { row.Id }, cancellationToken: cancel));
+            await databaseState.AskAsync(async asked =>
+            {
+                await using var connection = await database.OpenConnectionAsync(asked);
+                await connection.ExecuteAsync(new CommandDefinition("update admin_token set last_used_at = now() where id = @Id and (last_used_at is null or last_used_at < now() - interval '50 s')",
+                    new { row.Id }, cancellationToken: asked));
+            }, LoadTimeout, cancel);
         }
         catch (NpgsqlException)
         {

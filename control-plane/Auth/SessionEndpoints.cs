@@ -1,4 +1,5 @@
 using Evenkeel.Audit;
+using Evenkeel.Database;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.AspNetCore.Mvc;
 
@@ -30,7 +31,7 @@ public static class SessionEndpoints
             .Produces<SessionView>()
             .ProducesProblem(StatusCodes.Status400BadRequest)
             .ProducesProblem(StatusCodes.Status429TooManyRequests);
-        group.MapGet("", Get).WithName("getSession").WithSummary("Who the caller is, and what it may do.");
+        group.MapGet("", Get).WithName("getSession").WithMetadata(new AnswersFromMemory()).WithSummary("Who the caller is, and what it may do.");
         group.MapDelete("", Close).WithName("closeSession").WithMetadata(new ChangesNothing()).RequireRole(Role.Viewer).WithSummary("Ends the session.");
     }
 

@@ -1,5 +1,6 @@
 using Evenkeel.Audit;
 using Evenkeel.Auth;
+using Evenkeel.Database;
 using Evenkeel.Publishing;
 using Microsoft.AspNetCore.Http.HttpResults;
 
@@ -16,7 +17,7 @@ public static class ConfigEndpoints
     {
         var group = app.MapGroup("/api/v1/config").WithTags("config")
             .ProducesProblem(StatusCodes.Status401Unauthorized);
-        group.MapGet("", Get).WithName("getConfig")
+        group.MapGet("", Get).WithName("getConfig").WithMetadata(new AnswersFromMemory())
             .WithSummary("The configuration in force, as JSON or YAML by Accept. Secrets come as references.")
             .Produces<ConfigDocument>(StatusCodes.Status200OK, ConfigApi.JsonType, ConfigApi.YamlType)
             .ProducesProblem(StatusCodes.Status406NotAcceptable);

@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using Evenkeel.Auth;
+using Evenkeel.Database;
 using Microsoft.AspNetCore.Http.HttpResults;
 
 namespace Evenkeel.Config;
@@ -20,8 +21,8 @@ internal class ConfigListEndpoints<T>(
     public RouteGroupBuilder Map(IEndpointRouteBuilder app)
     {
         var group = app.MapGroup($"/api/v1/{list}").WithTags(list).ProducesProblem(StatusCodes.Status401Unauthorized);
-        group.MapGet("", List).WithName("list" + title + "s").WithSummary($"All {list}.");
-        group.MapGet("/{name}", Get).WithName("get" + title).WithSummary($"One {noun}.")
+        group.MapGet("", List).WithName("list" + title + "s").WithMetadata(new AnswersFromMemory()).WithSummary($"All {list}.");
+        group.MapGet("/{name}", Get).WithName("get" + title).WithMetadata(new AnswersFromMemory()).WithSummary($"One {noun}.")
             .ProducesProblem(StatusCodes.Status404NotFound);
         MapPost(group).WithName("add" + title)
             .Accepts<T>(ConfigApi.JsonType).WritesConfig()

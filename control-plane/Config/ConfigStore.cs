@@ -63,10 +63,10 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, Da
     /// <summary>The configuration in force; while the database is away, the one that was read last.</summary>
     public async Task<StoredConfig> LoadAsync(CancellationToken cancel = default)
     {
-        if (databaseState.IsAway && remembered is { } known) return known;
+        if (databaseState.IsAway) return remembered ?? throw DatabaseState.IsAwayNow();
         try
         {
-            return remembered = await ReadAsync(cancel);
+            return remembered = await databaseState.AskAsync(ReadAsync, cancel);
         }
         catch (NpgsqlException) when (remembered is not null)
         {
@@ -82,12 +82,12 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, Da
     }
 
     /// <summary>Number of the newest revision; 0: none.</summary>
-    public async Task<long> RevisionAsync(CancellationToken cancel = default)
+    public Task<long> RevisionAsync(CancellationToken cancel = default) => databaseState.AskAsync(async asked =>
     {
-        await using var connection = await database.OpenConnectionAsync(cancel);
+        await using var connection = await database.OpenConnectionAsync(asked);
         return await connection.ExecuteScalarAsync<long>(new CommandDefinition(
-            "select coalesce(max(number), 0) from revision", cancellationToken: cancel));
-    }
+            "select coalesce(max(number), 0) from revision", cancellationToken: asked));
+    }, cancel);
 
     /// <summary>
     /// Edits the current document and, when the outcome is valid and different, replaces the rows that differ and mints
@@ -97,8 +97,11 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, Da
     /// <param name="note">Who and why.</param>
     /// <param name="expected">Revisions of which one must be the current one; null: any.</param>
     /// <param name="cancel">Up to the commit.</param>
-    public async Task<ChangeResult> ChangeAsync(
-        Func<StoredConfig, Edit> edit, ChangeNote note, IReadOnlyCollection<long>? expected = null, CancellationToken cancel = default)
+    public Task<ChangeResult> ChangeAsync(
+        Func<StoredConfig, Edit> edit, ChangeNote note, IReadOnlyCollection<long>? expected = null, CancellationToken cancel = default) =>
+        databaseState.AskAsync(asked => ChangeNowAsync(edit, note, expected, asked), cancel);
+
+    private async Task<ChangeResult> ChangeNowAsync(Func<StoredConfig, Edit> edit, ChangeNote note, IReadOnlyCollection<long>? expected, CancellationToken cancel)
     {
         await using var connection = await database.OpenConnectionAsync(cancel);
         await using var transaction = await connection.BeginTransactionAsync(cancel);

@@ -15,13 +15,17 @@ public static class DatabaseSetup
         return services;
     }
 
+    // How long a server that is silent keeps whoever has asked it: cancelling is a question to it as well, on a connection of its own. Who
+    // writes other times has those.
+    private const string Patience = "Timeout=5;Command Timeout=15;";
+
     internal static NpgsqlDataSource Open(EvenkeelOptions options)
     {
         DefaultTypeMap.MatchNamesWithUnderscores = true;
         NpgsqlConnectionStringBuilder connection;
         try
         {
-            connection = new NpgsqlConnectionStringBuilder(options.Database) { SearchPath = Migrator.Schema, ApplicationName = "evenkeel" };
+            connection = new NpgsqlConnectionStringBuilder(Patience + options.Database) { SearchPath = Migrator.Schema, ApplicationName = "evenkeel" };
         }
         catch (ArgumentException e)
         {

@@ -8,6 +8,8 @@ namespace Evenkeel.Database;
 /// <summary>/healthz: the process is up. /readyz: it can do its work (database, migrations, scheduler).</summary>
 public static class HealthEndpoints
 {
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(5);
+
     public static void MapHealth(this IEndpointRouteBuilder app)
     {
         var group = app.MapGroup("").AllowAnonymous().WithTags("health");
@@ -19,12 +21,15 @@ public static class HealthEndpoints
     }
 
     private static async Task<Results<ContentHttpResult, ProblemHttpResult>> Ready(
-        NpgsqlDataSource database, ISchedulerFactory schedulers, CancellationToken cancel)
+        NpgsqlDataSource database, DatabaseState state, ISchedulerFactory schedulers, CancellationToken cancel)
     {
         try
         {
-            await using var connection = await database.OpenConnectionAsync(cancel);
-            await connection.ExecuteScalarAsync<long>(new CommandDefinition("select count(*) from revision where number < 0", commandTimeout: 5, cancellationToken: cancel));
+            await state.AskAsync(async asked =>
+            {
+                await using var connection = await database.OpenConnectionAsync(asked);
+                await connection.ExecuteScalarAsync<long>(new CommandDefinition("select count(*) from revision where number < 0", cancellationToken: asked));
+            }, Patience, cancel);
         }
         catch (NpgsqlException)
         {

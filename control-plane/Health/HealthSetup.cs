@@ -1,3 +1,4 @@
+using Evenkeel.Database;
 using Evenkeel.Jobs;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Quartz;
@@ -17,7 +18,7 @@ public static class HealthSetup
     }
 
     public static void MapInstanceHealth(this IEndpointRouteBuilder app) =>
-        app.MapGet("/api/v1/health", List).WithTags("health").WithName("listHealth").WithSummary("What the probes say of each instance.")
+        app.MapGet("/api/v1/health", List).WithTags("health").WithName("listHealth").WithMetadata(new AnswersFromMemory()).WithSummary("What the probes say of each instance.")
             .ProducesProblem(StatusCodes.Status401Unauthorized);
 
     private static async Task<Ok<IReadOnlyList<InstanceHealth>>> List(HealthStore health, CancellationToken cancel) => TypedResults.Ok(await health.ListAsync(cancel));

@@ -152,6 +152,15 @@ public sealed class HealthStore(NpgsqlDataSource database, DatabaseState databas
         await connection.ExecuteAsync(new CommandDefinition(ReturnSql, new { found, number }, cancellationToken: cancel));
     }
 
+    private const string OutbidSql = "update fleet_state set number = @number + 1 where number < @number";
+
+    /// <summary>A node goes by a finding that the database does not know of: what the database says gets a higher number than that.</summary>
+    public async Task OutbidAsync(long number, CancellationToken cancel = default)
+    {
+        await using var connection = await database.OpenConnectionAsync(cancel);
+        await connection.ExecuteAsync(new CommandDefinition(OutbidSql, new { number }, cancellationToken: cancel));
+    }
+
     private const string ListSql = """
         select instance, status, since, consecutive, outcome, words, kind, latency_ms, node, probed_at, next_at, probes, completions
         from instance_health order by instance
@@ -160,8 +169,11 @@ public sealed class HealthStore(NpgsqlDataSource database, DatabaseState databas
     /// <summary>While the database is away, as it was told last.</summary>
     public async Task<IReadOnlyList<InstanceHealth>> ListAsync(CancellationToken cancel = default)
     {
-        if (databaseState.IsAway && remembered is { } known) return known;
-        await using var connection = await database.OpenConnectionAsync(cancel);
-        return remembered = [.. await connection.QueryAsync<InstanceHealth>(new CommandDefinition(ListSql, cancellationToken: cancel))];
+        if (databaseState.IsAway) return remembered ?? throw DatabaseState.IsAwayNow();
+        return remembered = await databaseState.AskAsync<IReadOnlyList<InstanceHealth>>(async asked =>
+        {
+            await using var connection = await database.OpenConnectionAsync(asked);
+            return [.. await connection.QueryAsync<InstanceHealth>(new CommandDefinition(ListSql, cancellationToken: asked))];
+        }, cancel);
     }
 }

@@ -2,6 +2,7 @@ using System.Net;
 using System.Text;
 using Evenkeel.Auth;
 using Evenkeel.Config;
+using Evenkeel.Database;
 using Evenkeel.Publishing;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Microsoft.AspNetCore.Mvc;
@@ -22,7 +23,7 @@ public static class AgentEndpoints
     public static RouteGroupBuilder MapAgents(this IEndpointRouteBuilder app)
     {
         var group = app.MapGroup("/node/v1/{node}").WithTags("agents").RequireNodeToken().ProducesProblem(StatusCodes.Status401Unauthorized);
-        group.MapGet("/nginx.conf", GetText).WithName("getNodeText")
+        group.MapGet("/nginx.conf", GetText).WithName("getNodeText").WithMetadata(new AnswersFromMemory())
             .WithSummary("The nginx.conf that this node should run; 204 when it has it already.")
             .Produces<string>(StatusCodes.Status200OK, "text/plain")
             .Produces(StatusCodes.Status204NoContent)
@@ -46,7 +47,7 @@ public static class AgentEndpoints
         [FromQuery(Name = "wait_s")] double? WaitS);
 
     private static async Task<IResult> GetText(
-        [AsParameters] TextQuery query, HttpContext context, DesiredState state, Renderer renderer, NodeStore nodes, Publisher publisher, TimeProvider time, ILogger<Publisher> log)
+        [AsParameters] TextQuery query, HttpContext context, DesiredState state, Renderer renderer, NodeStore nodes, DatabaseState database, Publisher publisher, TimeProvider time, ILogger<Publisher> log)
     {
         var cancel = context.RequestAborted;
         Node node;
@@ -71,7 +72,7 @@ public static class AgentEndpoints
         if (!settings.AdminTls && IsForAllToSee(settings.AdminListen, adminUrl))
             return BadRequest("admin_listen: without TLS (EVENKEEL_ADMIN_CERT_FILE), the admin listener's token and the provider keys may only go over loopback or a private address");
 
-        await RegisterAsync(node, nodes, publisher, log, cancel);
+        await RegisterAsync(node, nodes, database, publisher, log, cancel);
 
         using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancel);
         var wait = TimeSpan.FromSeconds(Math.Clamp(query.WaitS is { } s && double.IsFinite(s) ? s : 0, 0, WaitMaxS));
@@ -104,19 +105,20 @@ public static class AgentEndpoints
         return host is not ("*" or "0.0.0.0" or "[::]") && IsPublic(host) || IsPublic(adminUrl.Host);
     }
 
-    private static async Task RegisterAsync(Node node, NodeStore nodes, Publisher publisher, ILogger log, CancellationToken cancel)
+    private static async Task RegisterAsync(Node node, NodeStore nodes, DatabaseState database, Publisher publisher, ILogger log, CancellationToken cancel)
     {
-        using var timeout = CancellationTokenSource.CreateLinkedTokenSource(cancel);
-        timeout.CancelAfter(RegisterTimeout);
+        if (database.IsAway) return;
         try
         {
-            if (await nodes.SeenAsync(node, timeout.Token))
+            var isNews = false;
+            await database.AskAsync(async asked => isNews = await nodes.SeenAsync(node, asked), RegisterTimeout, cancel);
+            if (isNews)
             {
                 PublishingLog.NodeSeen(log, node.Name, node.AdminUrl);
                 publisher.Wake();
             }
         }
-        catch (Exception away) when (!cancel.IsCancellationRequested && away is NpgsqlException or OperationCanceledException)
+        catch (NpgsqlException away)
         {
             PublishingLog.NotRegistered(log, node.Name, away.Message);
         }

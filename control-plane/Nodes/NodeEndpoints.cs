@@ -47,6 +47,8 @@ public sealed record GatewayStatus(long Revision, bool Acknowledged, IReadOnlyLi
 {
     /// <summary>This is told from memory, and nothing can be changed.</summary>
     public bool DatabaseAway { get; init; }
+    /// <summary>Of all control planes, the one that answers is the one that deals shares and passes on what nodes find out.</summary>
+    public bool Leads { get; init; }
 }
 
 /// <summary>The nodes as the operator sees them.</summary>
@@ -55,27 +57,27 @@ public static class NodeEndpoints
     public static void MapNodes(this IEndpointRouteBuilder app)
     {
         var group = app.MapGroup("/api/v1").WithTags("nodes").ProducesProblem(StatusCodes.Status401Unauthorized);
-        group.MapGet("/status", Status).WithName("getStatus").WithSummary("The newest revision, and whether every live node runs it.");
-        group.MapGet("/nodes", List).WithName("listNodes").WithSummary("The nodes and what they run.");
-        group.MapGet("/nodes/{name}", Get).WithName("getNode").WithSummary("One node.").ProducesProblem(StatusCodes.Status404NotFound);
+        group.MapGet("/status", Status).WithName("getStatus").WithMetadata(new AnswersFromMemory()).WithSummary("The newest revision, and whether every live node runs it.");
+        group.MapGet("/nodes", List).WithName("listNodes").WithMetadata(new AnswersFromMemory()).WithSummary("The nodes and what they run.");
+        group.MapGet("/nodes/{name}", Get).WithName("getNode").WithMetadata(new AnswersFromMemory()).WithSummary("One node.").ProducesProblem(StatusCodes.Status404NotFound);
         group.MapGet("/nodes/{name}/reports", Reports).WithName("listNodeReports").WithSummary("What became of each text at this node, newest first.")
             .ProducesProblem(StatusCodes.Status404NotFound);
-        group.MapGet("/nodes/{name}/nginx.conf", Text).WithName("getDesiredText").WithSummary("The nginx.conf that this node should run.")
+        group.MapGet("/nodes/{name}/nginx.conf", Text).WithName("getDesiredText").WithMetadata(new AnswersFromMemory()).WithSummary("The nginx.conf that this node should run.")
             .Produces<string>(StatusCodes.Status200OK, "text/plain")
             .ProducesProblem(StatusCodes.Status404NotFound)
             .ProducesProblem(StatusCodes.Status503ServiceUnavailable);
         app.MapAgents();
     }
 
-    private static async Task<Ok<GatewayStatus>> Status(NodeViews views, ConfigStore configs, DesiredState state, DatabaseState database, CancellationToken cancel)
+    private static async Task<Ok<GatewayStatus>> Status(NodeViews views, ConfigStore configs, DesiredState state, DatabaseState database, NodeMemory memory, CancellationToken cancel)
     {
         var isAway = database.IsAway;
-        var revision = isAway && state.Current is { } known ? known.Revision : await configs.RevisionAsync(cancel);
+        var revision = isAway ? state.Current?.Revision ?? 0 : await configs.RevisionAsync(cancel);
         var desired = state.Current;      // one and the same for all of the answer
         var nodes = await views.ListAsync(desired, cancel);
         var live = nodes.Where(node => node.Live).ToList();
         var acknowledged = desired?.Revision == revision && live.Count > 0 && live.All(node => node.Acknowledged);
-        return TypedResults.Ok(new GatewayStatus(revision, acknowledged, nodes, desired?.Snapshot.Faults ?? []) { DatabaseAway = isAway });
+        return TypedResults.Ok(new GatewayStatus(revision, acknowledged, nodes, desired?.Snapshot.Faults ?? []) { DatabaseAway = isAway, Leads = memory.Leads });
     }
 
     private static async Task<Ok<IReadOnlyList<NodeView>>> List(NodeViews views, CancellationToken cancel) => TypedResults.Ok(await views.ListAsync(cancel));
@@ -86,9 +88,9 @@ public static class NodeEndpoints
     private static async Task<Results<Ok<IReadOnlyList<NodeReport>>, ProblemHttpResult>> Reports(string name, NodeStore nodes, CancellationToken cancel, int limit = 50) =>
         await nodes.FindAsync(name, cancel) is null ? NoSuch() : TypedResults.Ok(await nodes.ReportsAsync(name, Math.Clamp(limit, 1, 200), cancel));
 
-    private static async Task<IResult> Text(string name, NodeStore nodes, DesiredState state, Renderer renderer, CancellationToken cancel)
+    private static async Task<IResult> Text(string name, NodeStore nodes, NodeMemory memory, DatabaseState database, DesiredState state, Renderer renderer, CancellationToken cancel)
     {
-        if (await nodes.FindAsync(name, cancel) is not { } node) return NoSuch();
+        if ((database.IsAway ? memory.Nodes.SingleOrDefault(node => node.Name == name) : await database.AskAsync(asked => nodes.FindAsync(name, asked), cancel)) is not { } node) return NoSuch();
         return state.Current is { } desired
             ? TypedResults.Text(desired.TextFor(node.Settings, renderer).Text, "text/plain", Encoding.UTF8)
             : TypedResults.Problem(title: "Nothing to run yet", detail: "There is no configuration.", statusCode: StatusCodes.Status503ServiceUnavailable);
@@ -108,8 +110,8 @@ public sealed class NodeViews(NodeStore nodes, NodeMemory memory, DatabaseState 
     /// <param name="cancel">Up to the answer.</param>
     public async Task<IReadOnlyList<NodeView>> ListAsync(Desired? desired, CancellationToken cancel)
     {
-        if (!database.IsAway) refusals = await nodes.RefusalsAsync(cancel);
-        return [.. (database.IsAway ? memory.Nodes : await nodes.ListAsync(cancel)).Select(node => View(node, desired, refusals.GetValueOrDefault(node.Name)))];
+        if (!database.IsAway) refusals = await database.AskAsync(nodes.RefusalsAsync, cancel);
+        return [.. (database.IsAway ? memory.Nodes : await database.AskAsync(nodes.ListAsync, cancel)).Select(node => View(node, desired, refusals.GetValueOrDefault(node.Name)))];
     }
 
     private NodeView View(Node node, Desired? desired, NodeReport? refusal)

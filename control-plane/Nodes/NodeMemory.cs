@@ -1,3 +1,4 @@
+using Dapper;
 using Evenkeel.Database;
 using Npgsql;
 
@@ -12,10 +13,13 @@ public sealed class NodeMemory(NpgsqlDataSource database, DatabaseState state, N
 {
     private const long LockKey = 0x65766b_0016;
     private static readonly TimeSpan Every = TimeSpan.FromMilliseconds(500);
-    private static readonly TimeSpan Timeout = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan SilentAfter = TimeSpan.FromSeconds(2);
+    private const int CommandTimeoutS = 10;
+    private const string LeadsFor = "5s";
 
     private volatile IReadOnlyList<Node> nodes = [];
     private volatile bool leads;
+    private NpgsqlConnection? connection;       // holds the lock
 
     public IReadOnlyList<Node> Nodes => nodes;
     public bool Leads => leads;
@@ -35,27 +39,30 @@ public sealed class NodeMemory(NpgsqlDataSource database, DatabaseState state, N
 
     protected override async Task ExecuteAsync(CancellationToken stopping)
     {
-        NpgsqlConnection? connection = null;
+        Task<IReadOnlyList<Node>> asking = Task.FromResult(nodes);
         var failures = 0;
         try
         {
             while (!stopping.IsCancellationRequested)
             {
-                using var bounded = CancellationTokenSource.CreateLinkedTokenSource(stopping);
-                bounded.CancelAfter(Timeout);
                 try
                 {
-                    connection ??= await database.OpenConnectionAsync(bounded.Token);
-                    // Held already: it is taken once more, which harms nobody, and shows that the connection lives.
-                    await using (var take = new NpgsqlCommand($"select pg_try_advisory_lock({LockKey})", connection)) leads = (bool)(await take.ExecuteScalarAsync(bounded.Token))!;
-                    nodes = await store.ListAsync(bounded.Token);
-                    (state.IsAway, failures) = (false, 0);
+                    // A server that says nothing may not even hear that it is not to answer any more: the question stays, and is the only one.
+                    asking = AskAsync();
+                    while (!asking.IsCompleted && await Task.WhenAny(asking, Task.Delay(SilentAfter, time, stopping)) != asking)
+                    {
+                        stopping.ThrowIfCancellationRequested();
+                        state.Set(isAway: true);
+                    }
+                    nodes = await asking;
+                    failures = 0;
+                    state.Set(isAway: false);
                 }
                 catch (Exception away) when (!stopping.IsCancellationRequested && away is NpgsqlException or OperationCanceledException)
                 {
-                    state.IsAway = ++failures > 1;     // one may be a connection that was kept from before
-                    if (connection is not null) await connection.DisposeAsync();
-                    connection = null;
+                    await ForgetConnectionAsync();
+                    if (++failures == 1) continue;     // it may be a connection that was kept from before
+                    state.Set(isAway: true);
                 }
                 await Task.Delay(Every, time, stopping);
             }
@@ -71,7 +78,24 @@ public sealed class NodeMemory(NpgsqlDataSource database, DatabaseState state, N
         finally
         {
             leads = false;
-            if (connection is not null) await connection.DisposeAsync();
+            if (asking.IsCompleted) await ForgetConnectionAsync();      // else it is waited for by nobody any more
         }
+    }
+
+    // Held already: it is taken once more, which harms nobody, and shows that the connection lives. A leader that is frozen, or cut off from
+    // the database without either noticing, loses it when it has not asked for so long.
+    private const string LeadSql = "select pg_try_advisory_lock(@LockKey) from set_config('idle_session_timeout', @LeadsFor, false)";
+
+    private async Task<IReadOnlyList<Node>> AskAsync()
+    {
+        connection ??= await database.OpenConnectionAsync();
+        leads = await connection.ExecuteScalarAsync<bool>(new CommandDefinition(LeadSql, new { LockKey, LeadsFor }, commandTimeout: CommandTimeoutS));
+        return await store.ListAsync();
+    }
+
+    private async Task ForgetConnectionAsync()
+    {
+        if (connection is not null) await connection.DisposeAsync();
+        connection = null;
     }
 }

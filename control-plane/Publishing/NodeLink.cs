@@ -1,4 +1,6 @@
 using System.Threading.Channels;
+using Evenkeel.Database;
+using Evenkeel.Health;
 using Evenkeel.Nodes;
 using Npgsql;
 
@@ -16,6 +18,7 @@ public sealed class NodeLink : IAsyncDisposable
     private static readonly TimeSpan SettleStep = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan RetryRefusedAfter = TimeSpan.FromSeconds(60);
     private static readonly TimeSpan StoreTimeout = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan KeptWithin = TimeSpan.FromSeconds(3);
 
     private readonly Channel<bool> wakes = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
     private readonly CancellationTokenSource ending = new();
@@ -23,7 +26,9 @@ public sealed class NodeLink : IAsyncDisposable
     private readonly DesiredState state;
     private readonly NodeAdmin admin;
     private readonly NodeStore nodes;
+    private readonly HealthStore health;
     private readonly NodeMemory memory;
+    private readonly DatabaseState database;
     private readonly TimeProvider time;
     private readonly ILogger log;
     private readonly Task loop;
@@ -34,11 +39,12 @@ public sealed class NodeLink : IAsyncDisposable
     private Snapshot? running;          // the snapshot last seen on all its workers
     private Snapshot? refused;
     private long refusedAt;
+    private long? olderAt;              // since when it holds what is newer than the newest
     private string? lastFault;
 
-    public NodeLink(string name, string adminUrl, DesiredState state, NodeAdmin admin, NodeStore nodes, NodeMemory memory, TimeProvider time, ILogger log)
+    public NodeLink(string name, string adminUrl, DesiredState state, NodeAdmin admin, NodeStore nodes, HealthStore health, NodeMemory memory, DatabaseState database, TimeProvider time, ILogger log)
     {
-        (this.name, this.adminUrl, this.state, this.admin, this.nodes, this.memory, this.time, this.log) = (name, adminUrl, state, admin, nodes, memory, time, log);
+        (this.name, this.adminUrl, this.state, this.admin, this.nodes, this.health, this.memory, this.database, this.time, this.log) = (name, adminUrl, state, admin, nodes, health, memory, database, time, log);
         loop = Task.Run(RunAsync);
     }
 
@@ -139,9 +145,14 @@ public sealed class NodeLink : IAsyncDisposable
         switch (await admin.PushAsync(adminUrl, snapshot, cancel))
         {
             case PushResult.Taken:
-                refused = null;
+                (refused, olderAt) = (null, null);
                 return null;
             case PushResult.Older:
+                // It goes by what a control plane found while the database was away. That is kept within moments of its return; if not, whoever
+                // found it has ended, and what the database says holds.
+                olderAt ??= time.GetTimestamp();
+                if (known?.Revision == snapshot.Revision && known.State > snapshot.State && time.GetElapsedTime(olderAt.Value) > KeptWithin)
+                    await StoreAsync(store => health.OutbidAsync(known.State, store), cancel);
                 return $"it holds a newer revision than {snapshot.Revision}: was the database put back?";
             case PushResult.Refused(var words):
                 if (refused != snapshot)
@@ -158,15 +169,13 @@ public sealed class NodeLink : IAsyncDisposable
         }
     }
 
-    private static async Task StoreAsync(Func<CancellationToken, Task> write, CancellationToken cancel)
+    private async Task StoreAsync(Func<CancellationToken, Task> write, CancellationToken cancel)
     {
-        using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
-        bounded.CancelAfter(StoreTimeout);
         try
         {
-            await write(bounded.Token);
+            await database.AskAsync(write, StoreTimeout, cancel);
         }
-        catch (Exception away) when (!cancel.IsCancellationRequested && away is NpgsqlException or OperationCanceledException)
+        catch (NpgsqlException)
         {
             // The publisher says that the database is away.
         }

@@ -1,5 +1,7 @@
 using System.Collections.Concurrent;
+using Evenkeel.Auth;
 using Evenkeel.Config;
+using Evenkeel.Database;
 using Evenkeel.Health;
 using Evenkeel.Nodes;
 using Evenkeel.Secrets;
@@ -14,7 +16,7 @@ namespace Evenkeel.Publishing;
 /// Quartz, whose store is that database, does not.
 /// </summary>
 public sealed class Publisher(
-    ConfigStore configs, SecretResolver secrets, HealthStore health, HealthMemory healthMemory, NodeStore nodes, NodeAdmin admin, DesiredState state, NodeMemory memory, NpgsqlDataSource database, TimeProvider time, ILogger<Publisher> log)
+    ConfigStore configs, SecretResolver secrets, HealthStore health, HealthMemory healthMemory, NodeStore nodes, NodeAdmin admin, DesiredState state, NodeMemory memory, AdminTokens tokens, NpgsqlDataSource database, DatabaseState databaseState, TimeProvider time, ILogger<Publisher> log)
     : BackgroundService
 {
     private static readonly TimeSpan Tick = TimeSpan.FromSeconds(1);
@@ -110,22 +112,27 @@ public sealed class Publisher(
 
     private async Task RefreshAsync_NeedsLock(CancellationToken cancel)
     {
-        using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
-        bounded.CancelAfter(DatabaseTimeout);
         try
         {
-            await ReadDesiredAsync(bounded.Token);
-            await ReadNodesAsync(bounded.Token);
-            await health.ListAsync(bounded.Token);      // to be told while the database is away
+            await databaseState.AskAsync(ReadAsync, DatabaseTimeout, cancel);
             if (databaseIsAway) PublishingLog.DatabaseIsBack(log);
             databaseIsAway = false;
         }
-        catch (Exception away) when (!cancel.IsCancellationRequested && away is NpgsqlException or OperationCanceledException)
+        catch (NpgsqlException away)
         {
             if (!databaseIsAway) PublishingLog.DatabaseIsAway(log, away.Message);
             databaseIsAway = true;
             LayOver();
         }
+    }
+
+    private async Task ReadAsync(CancellationToken cancel)
+    {
+        await ReadDesiredAsync(cancel);
+        await ReadNodesAsync(cancel);
+        // To be told while the database is away.
+        await health.ListAsync(cancel);
+        await tokens.RememberAsync(cancel);
     }
 
     // What the probes find while the database is away goes to the nodes all the same.
@@ -148,8 +155,10 @@ public sealed class Publisher(
         if (same && current!.Snapshot.State == fleet.Number && current.Snapshot.Faults.Count == 0 && !References(current.Document).Any(reference => reference.StartsWith("file:", StringComparison.Ordinal))) return;
 
         var stored = same ? new StoredConfig(revision, "", current!.Document) : await configs.LoadAsync(cancel);
-        resolved = await secrets.ResolveAsync([.. References(stored.Document)], cancel);
-        var snapshot = SnapshotBuilder.Build(stored.Document, stored.Revision, fleet, reference => resolved[reference]);
+        var found = await secrets.ResolveAsync([.. References(stored.Document)], cancel);
+        var snapshot = SnapshotBuilder.Build(stored.Document, stored.Revision, fleet, reference => found[reference]);
+        cancel.ThrowIfCancellationRequested();      // nobody waits for it any more, and what it read may be old
+        resolved = found;
         if (same && (snapshot.State, snapshot.Digest) == (current!.Snapshot.State, current.Snapshot.Digest)) return;
 
         foreach (var fault in snapshot.Faults) PublishingLog.Left(log, fault.Path, fault.Message);
@@ -160,10 +169,11 @@ public sealed class Publisher(
     private async Task ReadNodesAsync(CancellationToken cancel)
     {
         var found = await nodes.ListAsync(cancel);
+        cancel.ThrowIfCancellationRequested();
         foreach (var node in found)
         {
             links.AddOrUpdate(node.Name,
-                _ => (new NodeLink(node.Name, node.AdminUrl, state, admin, nodes, memory, time, log), node.AdminUrl),
+                _ => (new NodeLink(node.Name, node.AdminUrl, state, admin, nodes, health, memory, databaseState, time, log), node.AdminUrl),
                 (_, entry) => (entry.Link, node.AdminUrl));
         }
         foreach (var name in links.Keys.Except(found.Select(node => node.Name)).ToList())

@@ -1,4 +1,5 @@
 using Evenkeel.Config;
+using Evenkeel.Database;
 using Microsoft.AspNetCore.Http.HttpResults;
 using Npgsql;
 
@@ -33,7 +34,7 @@ public static class ReportEndpoints
     public static void MapReports(this IEndpointRouteBuilder app)
     {
         var group = app.MapGroup("/api/v1/reports").WithTags("reports").ProducesProblem(StatusCodes.Status401Unauthorized);
-        group.MapGet("", () => TypedResults.Ok<IReadOnlyList<ReportView>>(All)).WithName("listReports").WithSummary("The reports there are.");
+        group.MapGet("", () => TypedResults.Ok<IReadOnlyList<ReportView>>(All)).WithName("listReports").WithMetadata(new AnswersFromMemory()).WithSummary("The reports there are.");
         group.MapGet("/{name}.csv", Export).WithName("exportReport")
             .WithSummary("One report as CSV (RFC 4180), oldest first. from and to: by default the last 30 days, 400 at most; limit: rows, 100000 at most and by default; X-Evenkeel-Row-Limit says where it ends.")
             .Produces<string>(StatusCodes.Status200OK, "text/csv")

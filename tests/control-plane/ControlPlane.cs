@@ -35,6 +35,10 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
     public static async Task<ControlPlane> StartAsync(PostgresFixture postgres, FailureLimiter? failures = null) =>
         new(await postgres.CreateDatabaseAsync()) { Failures = failures ?? new(burst: 10_000) };
 
+    /// <summary>Its database is at the end of a wire that can be silent or cut.</summary>
+    internal static async Task<ControlPlane> StartAsync(PostgresFixture postgres, FrailWire wire) =>
+        new(new NpgsqlConnectionStringBuilder(await postgres.CreateDatabaseAsync()) { Port = wire.Port, Timeout = 2, CommandTimeout = 4 }.ConnectionString);
+
     /// <summary>A new process, as it were, on a database that is there already; it has another secret key.</summary>
     public static ControlPlane On(string connectionString) => new(connectionString);
 

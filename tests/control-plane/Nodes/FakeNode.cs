@@ -91,7 +91,9 @@ internal sealed class FakeNode : IAsyncDisposable
     /// <summary>As after a restart without a snapshot on disk.</summary>
     public void Forget() => Hold(0, "");
 
-    public void Hold(long revision, string digest) { lock (gate) held = (revision, 0, digest); }
+    public void Hold(long revision, string digest, long state = 0) { lock (gate) held = (revision, state, digest); }
+
+    public string Digest { get { lock (gate) return held.Digest; } }
 
     public async ValueTask DisposeAsync()
     {

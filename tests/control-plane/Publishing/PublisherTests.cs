@@ -194,6 +194,17 @@ public sealed class PublisherTests(PostgresFixture postgres) : IAsyncLifetime
     }
 
     [Fact]
+    public async Task What_was_found_while_the_database_was_away_by_a_control_plane_that_then_ended_gives_way_to_what_the_database_says()
+    {
+        var revision = await admin.ApplyAsync(NodeCalls.Config());
+        await AcknowledgedAsync(revision, ("one", node));
+        var right = node.Digest;
+        node.Hold(revision, "of a finding that nobody kept", DateTimeOffset.UtcNow.AddMinutes(1).ToUnixTimeMilliseconds());
+        await NodeCalls.EventuallyAsync("the node goes by the database again", () => node.Digest == right);
+        await AcknowledgedAsync(revision, ("one", node));
+    }
+
+    [Fact]
     public async Task A_node_that_nobody_has_heard_of_for_15_s_is_not_live_and_said_so_once()
     {
         await using var second = await FakeNode.StartAsync();
