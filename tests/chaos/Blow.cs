@@ -38,6 +38,9 @@ internal sealed record Blow(string Name, string What, Cost Cost, Counters Counte
     /// <summary>A round that has not ended by then never will.</summary>
     public TimeSpan Limit { get; init; } = TimeSpan.FromMinutes(8);
 
+    /// <summary>What besides has to come true afterwards; empty = it has. The time is that of the blow.</summary>
+    public Func<Scene, DateTimeOffset, Task<string>> Afterwards { get; init; } = (_, _) => Task.FromResult("");
+
     public static IReadOnlyList<Blow> All { get; } =
     [
         new("control-plane-and-database-killed", "kill -9 of the control plane and of PostgreSQL", Cost.Nothing, Counters.Exact, true, async (scene, random, cancel) =>
@@ -67,6 +70,10 @@ internal sealed record Blow(string Name, string What, Cost Cost, Counters Counte
             scene.PauseAsync(Signals.Family(scene.Pid("postgres")), Time(random, 2, 3), cancel)),
         new("database-paused-long", "SIGSTOP of all of PostgreSQL for half a minute", Cost.Nothing, Counters.Exact, false, (scene, random, cancel) =>
             scene.PauseAsync(Signals.Family(scene.Pid("postgres")), Time(random, 25, 35), cancel)),
+        new("database-away", "PostgreSQL is silent for 10 s and gone for 10 s, and the API is asked", Cost.Nothing, Counters.Exact, true, (scene, _, cancel) =>
+            DatabaseAway.StrikeAsync(scene, TimeSpan.FromSeconds(20), cancel)) { Afterwards = DatabaseAway.ToldAsync },
+        new("database-away-5-minutes", "the same for 5 minutes", Cost.Nothing, Counters.Exact, false, (scene, _, cancel) =>
+            DatabaseAway.StrikeAsync(scene, TimeSpan.FromMinutes(5), cancel)) { Afterwards = DatabaseAway.ToldAsync, OnlyNamed = true, Limit = TimeSpan.FromMinutes(12) },
         new("agent-killed", "kill -9 of the node's agent", Cost.Nothing, Counters.Exact, false, (scene, random, cancel) =>
         {
             scene.Kill(scene.Pid("agent"));

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Evenkeel.Failover;
 
 namespace Evenkeel.Chaos;
 
@@ -65,6 +66,8 @@ internal static class Round
         faults.AddRange(scene.TakeNotes());
         Note("at rest", await Scene.SettledAsync(() => scene.UnrestAsync(closed: false), Bound, cancel));
         Note("", Verdicts.Of(blow.Cost, answers));
+        at("what comes afterwards");
+        Note("afterwards", await Scene.SettledAsync(() => blow.Afterwards(scene, struck), Bound, cancel));
         at("the comparison of what was counted");
         await CompareAsync();
         return new Outcome(answers.CountBy(judged => judged.Got).ToDictionary(), back, clock.Elapsed, faults);
@@ -80,8 +83,12 @@ internal static class Round
             if (isLast && blow.Counters > Counters.LastMomentsLost) return;      // nobody needs them at rest
             if (blow.Counters == Counters.BegunAnew)
             {
+                // A control plane that has just come up may read nodes only after a while: what it has not read yet would count in the next round.
                 await StandsStillAsync(scene.NodeAttemptsAsync, 3);
-                await StandsStillAsync(scene.StoredAttemptsAsync, 10);
+                var before = await scene.StoredAttemptsAsync();
+                await scene.Client.AskAsync(Scene.Model, new Ask(Stream: false) { KeepEvents = false });
+                Note("counters", await Scene.SettledAsync(async () => await scene.StoredAttemptsAsync() > before ? "" : "one call more is not stored", Bound, cancel));
+                await StandsStillAsync(scene.StoredAttemptsAsync, 3);
                 return;
             }
             if (blow.Counters == Counters.LedgerDiffers)
