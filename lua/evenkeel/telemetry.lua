@@ -58,12 +58,21 @@ function M.start(shared, worker)
   end))
 end
 
---- Called when a request is over: a worker that shuts down has no timers any more, and its last answers may take an hour.
-function M.over()
-  if not ngx.worker.exiting() then return end
+local will_merge = false
+
+local function merge_now()
+  will_merge = false
   for _ = 1, 1000 do                              -- who holds the lock is done within a millisecond
     if merge() then return end
   end
+end
+
+--- Called when a request is over: a worker that shuts down has no timers any more but those that are due at once, and its last answers may
+--- take an hour. Not on the spot: the client's connection is closed after this, and the sooner it sees that the less it sends in vain.
+function M.over()
+  if will_merge or not ngx.worker.exiting() then return end
+  will_merge = true
+  if not ngx.timer.at(0, merge_now) then merge_now() end
 end
 
 -- ------------------------------------------------------------------------------------------------------------------- JSON

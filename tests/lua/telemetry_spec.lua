@@ -56,6 +56,31 @@ describe("a node", function()
     tried("official-1", "ok", total, { latency_s = first, call = { pool = "chat", stream = true } })
   end
 
+  it("adds what it has counted when it is about to end, though it has no clock any more", function()
+    for _, has_timers in ipairs { true, false } do
+      load()
+      stand_in.shared.evenkeel_metrics = require("support.fake_dict").new(clock)
+      metrics.use(stand_in.shared.evenkeel_metrics, 1)
+      local due = {}
+      stand_in.worker.exiting = function() return true end
+      stand_in.timer = { at = function(delay_s, what)
+        assert.equal(0, delay_s)
+        if not has_timers then return nil, "process exiting" end
+        due[#due + 1] = what
+        return true
+      end }
+      tried("official-1", "ok", 1)
+      telemetry.over()
+      telemetry.over()
+      assert.equal(has_timers and 1 or 0, #due)
+      if has_timers then due[1]() end
+      assert(metrics.top() > 0)
+      tried("official-1", "ok", 1)
+      telemetry.over()
+      assert.equal(has_timers and 2 or 0, #due)
+    end
+  end)
+
   -- Merges so often that the numbers get to where the contract's are.
   local function merge(times)
     for _ = 1, times do
