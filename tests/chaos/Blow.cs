@@ -133,7 +133,7 @@ internal sealed record Blow(string Name, string What, Cost Cost, Counters Counte
         { Impossible = scene => scene.Disk is null ? "needs root and unshare: a file system of its own" : null },
         // A quarter of a minute, and the five minutes that docs/operations.md tells of.
         new("reloads", "three changes of what is rendered under streams that outlive them", Cost.Unread, Counters.Exact, true, (scene, _, cancel) =>
-            new Reloads(3, TimeSpan.FromSeconds(1.5), 20, 3).StrikeAsync(scene, cancel)),
+            new Reloads(3, TimeSpan.FromSeconds(1.2), 20, 2).StrikeAsync(scene, cancel)),
         new("reloads-long", "fifty changes of what is rendered in five minutes, under 200 streams of 20 to 60 s", Cost.Unread, Counters.Exact, false, (scene, _, cancel) =>
             new Reloads(50, TimeSpan.FromSeconds(6), 200, 60).StrikeAsync(scene, cancel))
         { OnlyNamed = true, Limit = TimeSpan.FromMinutes(15) },
