@@ -2,11 +2,12 @@ using System.Globalization;
 using System.Text.Json.Nodes;
 using Microsoft.Playwright;
 using Xunit;
+using Xunit.Abstractions;
 
 namespace Evenkeel.Browser;
 
 [Collection(DashboardCollection.Name)]
-public sealed class DashboardTests(Dashboard dashboard)
+public sealed class DashboardTests(Dashboard dashboard, ITestOutputHelper output)
 {
     private static readonly string[] s_views = ["overview", "health", "latency", "errors", "cost", "incidents", "traces", "alerts", "ghosts", "reports", "fleet", "config", "revisions", "nodes", "access"];
 
@@ -151,6 +152,7 @@ public sealed class DashboardTests(Dashboard dashboard)
             await dashboard.ProvidersAsync(HttpMethod.Post, "/instances/b/down");
             var began = System.Diagnostics.Stopwatch.StartNew();
             await Assertions.Expect(card).Not.ToHaveAttributeAsync("data-condition", "ok");
+            output.WriteLine($"seen after {began.Elapsed.TotalSeconds:0.0} s");
             Assert.InRange(began.Elapsed.TotalSeconds, 0, 5);
             await Assertions.Expect(card).ToContainTextAsync("breaker open");
             await Assertions.Expect(card.Locator(".t-fact", new() { HasText = "share" })).ToContainTextAsync("0 %");
@@ -235,6 +237,21 @@ public sealed class DashboardTests(Dashboard dashboard)
         await page.GetByRole(AriaRole.Button, new() { Name = "Save" }).ClickAsync();
         await Assertions.Expect(page.Locator("dialog")).ToHaveCountAsync(0);
         Assert.Equal(7, (int)(await dashboard.Stack.Admin.GetAsync("instances/lite"))["weight"]!);
+        Assert.Empty(visitor.Complaints);
+    }
+
+    [Fact]
+    public async Task An_instance_is_drained_and_switched_off_and_taken_back_by_a_click_each()
+    {
+        await using var visitor = await dashboard.OpenAsync("fleet");
+        var row = visitor.Page.Locator("tr", new() { Has = visitor.Page.GetByRole(AriaRole.Link, new() { Name = "lite", Exact = true }) });
+        foreach (var (click, back, key, value) in new[] { ("Drain", "Undrain", "drain", true), ("Undrain", "Drain", "drain", false), ("Switch off", "Switch on", "enabled", false), ("Switch on", "Switch off", "enabled", true) })
+        {
+            await row.GetByRole(AriaRole.Button, new() { Name = click, Exact = true }).ClickAsync();
+            await row.GetByRole(AriaRole.Button, new() { Name = back, Exact = true }).WaitForAsync();
+            Assert.Equal(value, (bool)(await dashboard.Stack.Admin.GetAsync("instances/lite"))[key]!);
+            if (click == "Drain") await Assertions.Expect(row.Locator(".badge")).ToHaveTextAsync("drained");
+        }
         Assert.Empty(visitor.Complaints);
     }
 

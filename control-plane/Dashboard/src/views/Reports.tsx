@@ -23,7 +23,7 @@ export function Reports() {
         <span class="note">days of UTC, both included</span>
       </div>
       <Panel note="at most 100,000 rows each, oldest first">
-        {fault ? <p class="refused" role="alert">{fault}</p> : <Answered of={reports}>{list => <Table caption="Reports" head={['Report', 'A row is', '']} rows={list.map(r => [
+        {fault ? <p class="refused" role="alert">{fault}</p> : <Answered of={reports}>{list => <Table caption="Reports" head={['Report', 'What it tells', '']} rows={list.map(r => [
           <code>report.{r.name}</code>, r.description + (r.time_column ? '' : ' Of all time.'),
           <a class="button" download data-report={r.name} href={r.csv + (r.time_column ? query({ from: `${from}T00:00:00Z`, to: new Date(end).toISOString() }) : '')} aria-label={`CSV of ${r.name}`}>CSV</a>,
         ])} />}</Answered>}
