@@ -81,4 +81,7 @@ internal static partial class DatabaseLog
 
     [LoggerMessage(EventId = 103, Level = LogLevel.Warning, Message = "the database is away: {Reason}")]
     public static partial void Away(ILogger log, string reason);
+
+    [LoggerMessage(EventId = 104, Level = LogLevel.Warning, Message = "the scheduler did not end within {Seconds} s; it is left to itself")]
+    public static partial void SchedulerGivenUp(ILogger log, double seconds);
 }

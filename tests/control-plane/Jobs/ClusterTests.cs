@@ -1,6 +1,4 @@
-using System.Diagnostics;
 using Dapper;
-using Evenkeel.Tests.Agent;
 using Evenkeel.Tests.Nodes;
 using Npgsql;
 using Xunit;
@@ -25,24 +23,14 @@ public sealed class ClusterTests(PostgresFixture postgres) : IAsyncLifetime
         """;
 
     private readonly string directory = Directory.CreateTempSubdirectory("evenkeel-cluster-").FullName;
-    private readonly List<Process> processes = [];
+    private readonly List<PlaneProcess> processes = [];
     private string connectionString = "";
 
-    public async Task InitializeAsync()
-    {
-        connectionString = await postgres.CreateDatabaseAsync();
-        await File.WriteAllTextAsync(Path.Combine(directory, "admin"), ControlPlane.AdminToken);
-        await File.WriteAllTextAsync(Path.Combine(directory, "node"), ControlPlane.NodeToken);
-    }
+    public async Task InitializeAsync() => connectionString = await postgres.CreateDatabaseAsync();
 
     public Task DisposeAsync()
     {
-        foreach (var process in processes)
-        {
-            if (!process.HasExited) process.Kill();
-            process.WaitForExit();
-            process.Dispose();
-        }
+        foreach (var process in processes) process.Dispose();
         Directory.Delete(directory, recursive: true);
         return Task.CompletedTask;
     }
@@ -79,26 +67,5 @@ public sealed class ClusterTests(PostgresFixture postgres) : IAsyncLifetime
         Assert.Empty(await database.QueryAsync<string>("select job || ' due ' || due || ' by ' || string_agg(process, ', ') from fired group by job, due having count(*) > 1"));
     }
 
-    private async Task StartAsync()
-    {
-        var url = $"http://127.0.0.1:{AgentNode.FreePort()}";
-        processes.Add(Process.Start(new ProcessStartInfo("dotnet",
-        [
-            typeof(Program).Assembly.Location, $"--Evenkeel:Listen={url}", $"--Evenkeel:Database={connectionString}", $"--Evenkeel:AdminTokenFile={directory}/admin",
-            $"--Evenkeel:NodeTokenFile={directory}/node", $"--Evenkeel:SecretKeyFile={directory}/key", "--Logging:LogLevel:Default=None",
-        ])
-        { WorkingDirectory = directory })!);
-        using var client = new HttpClient();
-        await NodeCalls.EventuallyAsync("it is ready", async () =>
-        {
-            try
-            {
-                return (await client.GetAsync(url + "/readyz")).IsSuccessStatusCode;
-            }
-            catch (HttpRequestException)
-            {
-                return false;
-            }
-        });
-    }
+    private async Task StartAsync() => processes.Add(await PlaneProcess.StartAsync(connectionString, directory));
 }
