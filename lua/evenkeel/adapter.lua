@@ -26,7 +26,7 @@ local waiting = require "evenkeel.waiting"
 
 local ngx = ngx
 local now = clock.now
-local sub, find, match, concat = string.sub, string.find, string.match, table.concat
+local sub, find, match, byte, concat = string.sub, string.find, string.match, string.byte, table.concat
 local tonumber, random, min = tonumber, math.random, math.min
 
 local M = {}
@@ -171,16 +171,41 @@ end
 
 -- Some providers repeat the key in their errors: neither clients nor incidents shall read it. (A shorter one is a dummy and a word.)
 local LEAST_KEY = 8
+local MOST_BACKSLASHES = 7      -- a string inside a string inside a string
+
+-- Where the key ends that begins at `at`; nil: it does not. JSON may spell a character \/ or \u002d, and once more in a string inside a
+-- string.
+local function past_key(text, at, key)
+  for i = 1, #key do
+    local c = byte(text, at)
+    if c == 92 then
+      for _ = 1, MOST_BACKSLASHES do
+        at = at + 1
+        c = byte(text, at)
+        if c ~= 92 then break end
+      end
+      local code = c == 117 and match(text, "^%x%x%x%x", at + 1)
+      if code then c, at = tonumber(code, 16), at + 4 end
+    end
+    if c ~= byte(key, i) then return nil end
+    at = at + 1
+  end
+  return at
+end
 
 local function without_key(inst, text)
   local key = inst.api_key
-  if not key or #key < LEAST_KEY or not find(text, key, 1, true) then return text end
-  local pieces, n, from = {}, 0, 1
-  local s, e = find(text, key, 1, true)
-  while s do
-    pieces[n + 1], pieces[n + 2] = sub(text, from, s - 1), "***"
-    n, from = n + 2, e + 1
-    s, e = find(text, key, from, true)
+  if not key or #key < LEAST_KEY or not (find(text, key, 1, true) or find(text, "\\", 1, true)) then return text end
+  local first = sub(key, 1, 1)
+  local begin = "[\\" .. (find(first, "%w") and first or "%" .. first) .. "]"
+  local pieces, n, from, at = {}, 0, 1, find(text, begin)
+  while at do
+    local past = past_key(text, at, key)
+    if past then
+      pieces[n + 1], pieces[n + 2] = sub(text, from, at - 1), "***"
+      n, from = n + 2, past
+    end
+    at = find(text, begin, past or at + 1)
   end
   pieces[n + 1] = sub(text, from)
   return concat(pieces)

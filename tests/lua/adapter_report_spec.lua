@@ -189,4 +189,17 @@ describe("an attempt that is reported", function()
     assert.equal("EMPTY is no content", without({ api_key = "EMPTY" }, "EMPTY is no content"))
     assert.equal("words", without({}, "words"))
   end)
+
+  it("never quotes our key, however JSON spells it", function()
+    local without = require("evenkeel.adapter")._without_key
+    local one = { api_key = "sk-a/b+c-99" }
+    for _, spelling in ipairs {
+      "sk-a/b+c-99", [[sk-a\/b+c-99]], [[sk\u002da\u002Fb\u002bc\u002d99]], [[sk\\u002da\\/b+c-99]], [[\u0073k-a\\\/b+c-9\u0039]],
+    } do
+      assert.equal('{"error":"no key ***, \\u00e4 \\/"}', without(one, '{"error":"no key ' .. spelling .. ', \\u00e4 \\/"}'))
+    end
+    for _, other in ipairs { [[sk\u002ea/b+c-99]], [[sk-a\/b+c-9]], [[sk\u00]], [[sk\]], ("\\"):rep(50000) } do
+      assert.equal(other, without(one, other))
+    end
+  end)
 end)
