@@ -65,6 +65,26 @@ public sealed class ClientTests(SharedStack shared)
     });
 
     [Fact]
+    public async Task Each_refusal_of_a_client_leaves_one_line_in_the_access_log_and_none_in_the_error_log() => await WithAsync(
+        [
+            new { name = "off", key = "the-key-of-off", enabled = false },
+            new { name = "late", key = "the-key-of-late", expires = "2020-01-01T00:00:00Z" },
+            new { name = "narrow", key = "the-key-of-narrow", models = new[] { "gone-model" } },
+            new { name = "slow", key = "the-key-of-slow", requests_per_minute = 1 },
+        ], async () =>
+    {
+        var log = new RefusalLog(shared.Stack);
+        log.Add("no key", 401, await shared.Gateway.AskAsync("plain-model"));
+        log.Add("a guess", 401, await AskAsync("a-guess"));
+        log.Add("switched off", 401, await AskAsync("the-key-of-off"));
+        log.Add("expired", 401, await AskAsync("the-key-of-late"));
+        log.Add("another's model", 404, await AskAsync("the-key-of-narrow"));
+        Expect.Served(await AskAsync("the-key-of-slow"));
+        log.Add("too often", 429, await AskAsync("the-key-of-slow"));
+        await log.AssertOneLineEachAsync();
+    });
+
+    [Fact]
     public async Task Calls_at_once_are_limited_and_a_place_is_free_as_soon_as_one_is_over() => await WithAsync(
         [new { name = "two", key = "the-key-of-two", max_concurrent = 2 }], async () =>
     {

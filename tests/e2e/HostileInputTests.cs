@@ -172,24 +172,30 @@ public sealed class HostileInputTests(SharedStack shared)
     }
 
     [Fact]
-    public async Task A_refused_request_leaves_one_line_in_the_access_log_and_none_in_the_error_log()
+    public async Task Each_kind_of_refusal_leaves_one_line_in_the_access_log_and_none_in_the_error_log()
     {
-        var (access, error) = (shared.Stack.PathOf("node/logs/access.log"), shared.Stack.PathOf("node/logs/error.log"));
-        var errors = new FileInfo(error).Length;
-        var id = Guid.NewGuid().ToString("n");
-        for (var i = 0; i < 50; i++)
+        var log = new RefusalLog(shared.Stack);
+        foreach (var (kind, body) in new[] { ("no JSON", "hello"), ("no model", "{}"), ("two models", """{"model":"a","model":"b"}"""), ("a model that is no text", """{"model":["x"]}""") })
         {
-            await shared.Gateway.PostAsync("/v1/chat/completions", """{"model":["x"]}""", ("x-request-id", $"{id}-{i}"));
+            log.Add(kind, 400, await shared.Gateway.PostAsync("/v1/chat/completions", body));
         }
-        await Wait.Until(() => Lines() >= 50, "the access log is written");
-        Assert.Equal(50, Lines());
-        Assert.Equal(errors, new FileInfo(error).Length);
-
-        int Lines()
+        log.Add("unknown model", 404, await shared.Gateway.AskAsync("no-such-model"));
+        log.Add("unknown path", 404, await shared.Gateway.PostAsync("/v1/nothing", "{}"));
+        log.Add("wrong method", 405, await shared.Gateway.GetAsync("/v1/chat/completions"));
+        const string Head = "POST /v1/chat/completions HTTP/1.1\r\n";
+        foreach (var (kind, status, request) in new[]
         {
-            using var reader = new StreamReader(new FileStream(access, FileMode.Open, FileAccess.Read, FileShare.ReadWrite));
-            return reader.ReadToEnd().Split('\n').Count(line => line.Contains(id, StringComparison.Ordinal));
+            ("two lengths", 400, Head + "Host: x\r\nContent-Length: 71\r\nTransfer-Encoding: chunked\r\n\r\n" + Chunked),
+            ("too large", 413, Head + "Host: x\r\nContent-Length: 99999999\r\n\r\n"),
+            ("no host", 400, Head + "\r\n"),
+            ("a head without end", 400, Head + "Host: x\r\nX: " + new string('y', 20_000) + "\r\n\r\n"),
+            ("unknown encoding", 501, Head + "Host: x\r\nTransfer-Encoding: gzip\r\n\r\n"),
+            ("unknown version", 505, "POST / HTTP/9.9\r\nHost: x\r\n\r\n"),
+        })
+        {
+            log.Add(kind, status, await TalkAsync(request));
         }
+        await log.AssertOneLineEachAsync();
     }
 
     /// <summary>Seeded: a failure names the seed of its request, and `new Random(seed)` makes it again.</summary>
