@@ -10,13 +10,17 @@
 #   coalesced to the newest text.
 # - When the files of the edge's certificate change and fit together (nginx -t), the running text is reloaded with them; no answer is cut.
 # - nginx outlives the agent's crash: SIGKILL leaves it running and the next agent adopts it. SIGTERM ends both.
-# - Without a control plane it starts, and restarts, what is on disk.
+# - Without a control plane, or with one that refuses its token, it starts, and restarts, what is on disk.
+# - A token of its own is made here, kept before it is shown, and asked for again when an answer is lost.
 #
 # Environment
 #   EVENKEEL_CONTROL_URL      http://127.0.0.1:8081; several, with blanks between, are asked in turn: whichever answers is as good as another
 #   EVENKEEL_NODE_NAME        this node's name
 #   EVENKEEL_NODE_DIR         nginx prefix and working directory; holds lua/ (or a link to it)
-#   EVENKEEL_NODE_TOKEN_FILE  the bearer token shared with the control plane
+#   EVENKEEL_NODE_TOKEN_FILE  the token that control plane and all nodes share, on machines that trust each other; or, instead of it:
+#   EVENKEEL_ENROL_TOKEN_FILE, EVENKEEL_ENROL_TOKEN   a one-time token (./evenkeel node token): with it the node gets a token of its own, kept as
+#                             NODE_DIR/node-token. The file is looked at again and again: a new one-time token in it makes a new own one
+#   EVENKEEL_METRICS_TOKEN_FILE   a token that opens /metrics of the admin listener and nothing else, for Prometheus
 #   EVENKEEL_ADMIN_LISTEN     where the admin listener listens (127.0.0.1:9145)
 #   EVENKEEL_ADMIN_URL        where the control plane reaches it (http://ADMIN_LISTEN; with TLS https://ADMIN_LISTEN)
 #   EVENKEEL_CONTROL_CA_FILE  PEM: whose certificate an https control plane has to show (those the system trusts)
@@ -24,6 +28,7 @@
 #   EVENKEEL_ADMIN_CERT_FILE, EVENKEEL_ADMIN_KEY_FILE       PEM: with them the admin listener speaks TLS; read again when they change
 #   EVENKEEL_ADMIN_CLIENT_CA_FILE   PEM: whose certificates its callers have to show then, besides the token
 #   EVENKEEL_EDGE_LISTEN, EVENKEEL_WORKERS   instead of the configuration's gateway.listen and gateway.workers
+#   EVENKEEL_NAMESERVERS      who resolves the providers' names, as in "10.0.0.2 [fd00::53] 127.0.0.1:5353" (those of /etc/resolv.conf)
 #   EVENKEEL_POLL_WAIT_S 5 · EVENKEEL_PROOF_WAIT_S 10 · EVENKEEL_DRAIN_WAIT_S 60 · EVENKEEL_STOP_WAIT_S 5
 #   NGINX                     the binary (nginx)
 set -u -o pipefail
@@ -33,7 +38,7 @@ ulimit -c 0             # a core file would hold every key
 log() { printf '%(%Y-%m-%dT%H:%M:%S%z)T agent: %s\n' -1 "$*"; }
 die() { log "$*" >&2; exit 1; }
 
-: "${EVENKEEL_CONTROL_URL:?}" "${EVENKEEL_NODE_NAME:?}" "${EVENKEEL_NODE_DIR:?}" "${EVENKEEL_NODE_TOKEN_FILE:?}"
+: "${EVENKEEL_CONTROL_URL:?}" "${EVENKEEL_NODE_NAME:?}" "${EVENKEEL_NODE_DIR:?}"
 read -r -a CONTROL_URLS <<<"$EVENKEEL_CONTROL_URL"
 ((${#CONTROL_URLS[@]})) || die "EVENKEEL_CONTROL_URL names no control plane"
 ADMIN_LISTEN="${EVENKEEL_ADMIN_LISTEN:-127.0.0.1:9145}"
@@ -49,20 +54,25 @@ WORDS_MAX_BYTES=16384
 START_PAUSE_MAX_S=10
 EARLY_FAILURE_S=3       # nginx retries a bind for 2.5 s before it gives a reload up
 
-token=$(<"$EVENKEEL_NODE_TOKEN_FILE") || die "cannot read $EVENKEEL_NODE_TOKEN_FILE"
+SHARED_TOKEN_FILE="${EVENKEEL_NODE_TOKEN_FILE:-}"
+ENROL_TOKEN_FILE="${EVENKEEL_ENROL_TOKEN_FILE:-}"
+[[ -z $SHARED_TOKEN_FILE || -z $ENROL_TOKEN_FILE${EVENKEEL_ENROL_TOKEN:-} ]] ||
+  die "EVENKEEL_NODE_TOKEN_FILE is the token that all share, EVENKEEL_ENROL_TOKEN_FILE is for one of its own: give one of them"
 NGINX=$(command -v "${NGINX:-nginx}" || command -v /usr/sbin/nginx) || die "nginx is not installed (NGINX names the binary)"
 cd "$EVENKEEL_NODE_DIR" || die "no directory $EVENKEEL_NODE_DIR"
 mkdir -p logs run/instances tmp
 exec 9>run/agent.lock
 flock -w 2 9 || die "another agent runs this node"
 
-# The admin listener as seen from here; one that speaks TLS has a socket for us besides.
-LOCAL_SOCKET=(${ADMIN_CERT_FILE:+--unix-socket run/admin.sock})
+# The admin listener as seen from here.
 case $ADMIN_LISTEN in
   '*':* | 0.0.0.0:*) LOCAL_ADMIN_URL="http://127.0.0.1:${ADMIN_LISTEN##*:}" ;;
   '[::]':*) LOCAL_ADMIN_URL="http://[::1]:${ADMIN_LISTEN##*:}" ;;
   *) LOCAL_ADMIN_URL="http://$ADMIN_LISTEN" ;;
 esac
+
+# A text whose admin listener speaks TLS has a socket for us besides. What is on disk may be of other settings than ours.
+has_admin_tls() { grep -q '^ *include platform-admin\.conf;' "$1" 2>/dev/null; }
 
 # What the rendered text includes for an admin listener that speaks TLS.
 admin_tls() { # DIRECTIVE FILE
@@ -75,6 +85,7 @@ if [[ -n $ADMIN_CERT_FILE ]]; then
   {
     echo 'listen unix:run/admin.sock;'
     echo 'ssl_protocols TLSv1.2 TLSv1.3;'
+    echo 'ssl_verify_depth 8;'          # a company's CA has others between
     admin_tls ssl_certificate "$ADMIN_CERT_FILE"
     admin_tls ssl_certificate_key "${EVENKEEL_ADMIN_KEY_FILE:-$ADMIN_CERT_FILE}"
     if [[ -n ${EVENKEEL_ADMIN_CLIENT_CA_FILE:-} ]]; then
@@ -85,11 +96,34 @@ if [[ -n $ADMIN_CERT_FILE ]]; then
 else
   [[ -z ${EVENKEEL_ADMIN_KEY_FILE:-}${EVENKEEL_ADMIN_CLIENT_CA_FILE:-} && $ADMIN_URL != https://* ]] ||
     die "an https EVENKEEL_ADMIN_URL, EVENKEEL_ADMIN_KEY_FILE and EVENKEEL_ADMIN_CLIENT_CA_FILE need EVENKEEL_ADMIN_CERT_FILE"
+  # The certificate that a text on disk was made for is no longer ours to show: until the next text, only our socket is left of that listener.
+  for text in nginx.conf nginx.conf.last-good; do
+    has_admin_tls "$text" || continue
+    echo 'listen unix:run/admin.sock;' >platform-admin.conf.new && mv platform-admin.conf.new platform-admin.conf
+    sed '/^ *listen [^ ;]* ssl;$/{N;/\n *include platform-admin\.conf;/s/^[^\n]*\n//}' "$text" >"$text.new" && mv "$text.new" "$text" || exit 1
+  done
 fi
 
-# The token goes by file, never on a command line.
-printf '%s\n' "$token" >token.new && mv token.new token
-printf 'Authorization: Bearer %s\n' "$token" >run/agent.header
+# A token goes by file, never on a command line. nginx reads `token` when it loads a text: one that changes needs a reload.
+token="" last_token=$(cat token 2>/dev/null)
+use_token() {
+  token=$1
+  printf '%s\n' "$token" >token.new && mv token.new token
+  printf 'Authorization: Bearer %s\n' "$token" >run/agent.header
+}
+if [[ -n $SHARED_TOKEN_FILE ]]; then
+  token=$(<"$SHARED_TOKEN_FILE") || die "cannot read $SHARED_TOKEN_FILE"
+elif [[ -s node-token ]]; then
+  token=$(<node-token)
+elif [[ -n $ENROL_TOKEN_FILE${EVENKEEL_ENROL_TOKEN:-} ]]; then
+  token=$last_token       # until it has enrolled
+else
+  die "no token: give EVENKEEL_NODE_TOKEN_FILE, or EVENKEEL_ENROL_TOKEN_FILE to enrol"
+fi
+rm -f metrics-token
+[[ -z ${EVENKEEL_METRICS_TOKEN_FILE:-} ]] || cat "$EVENKEEL_METRICS_TOKEN_FILE" >metrics-token || die "cannot read $EVENKEEL_METRICS_TOKEN_FILE"
+: >run/agent.header
+[[ -z $token ]] || use_token "$token"
 
 # --- what this machine adds to the text ------------------------------------------------------------------------------------
 
@@ -111,7 +145,7 @@ nameservers() {
 has_ipv6() { [[ -r /proc/net/if_inet6 ]] && grep -qE '^[0-9a-f]{32} [0-9a-f]+ [0-9a-f]+ 00 ' /proc/net/if_inet6; }
 
 write_platform() {
-  local modules=/usr/lib/nginx/modules debian="" servers certificates architecture
+  local modules=/usr/lib/nginx/modules debian="" certificates architecture
   [[ -f $modules/ngx_http_lua_module.so ]] && debian=1
   {
     [[ -n $debian && -f $modules/ndk_http_module.so ]] && echo "load_module $modules/ndk_http_module.so;"
@@ -119,12 +153,9 @@ write_platform() {
     # Workers must read and write what belongs to this user (token, snapshot); nginx asks only when it starts as root.
     ((EUID == 0)) && echo "user $(id -un) $(id -gn);"
   } >platform-main.conf.new
+  # Who resolves the providers' names: our Lua asks by itself, to judge an address before it is connected to.
+  printf '%s%s\n' "${EVENKEEL_NAMESERVERS:-$(nameservers)}" "$(has_ipv6 && echo ' ipv6')" >nameservers.new
   {
-    servers=$(nameservers)
-    if [[ -n $servers ]]; then
-      if has_ipv6; then echo "resolver$servers valid=30s;"; else echo "resolver$servers valid=30s ipv6=off;"; fi
-      echo "resolver_timeout 5s;"
-    fi
     # OpenResty brings its own libraries: Debian's would shadow them.
     if [[ -n $debian ]]; then
       architecture=$(uname -m)
@@ -137,6 +168,7 @@ write_platform() {
   certificates=$(first_file /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem)
   echo "${certificates:+lua_ssl_trusted_certificate $certificates;}" >platform-adapters.conf.new
   mv platform-main.conf.new platform-main.conf
+  mv nameservers.new nameservers
   mv platform-http.conf.new platform-http.conf
   mv platform-adapters.conf.new platform-adapters.conf
 }
@@ -186,13 +218,18 @@ pause() { sleep "$1" 9>&- & wait $!; }
 
 # --- proof -------------------------------------------------------------------------------------------------------------------
 
-call() { curl -q --silent --show-error --noproxy '*' --connect-timeout 2 --header @run/agent.header "$@" 9>&-; }
+plain_call() { curl -q --silent --show-error --noproxy '*' --connect-timeout 2 "$@" 9>&-; }
+call() { plain_call --header @run/agent.header "$@"; }
 
 control=0       # the control plane that is asked: an index of CONTROL_URLS
 node_url() { printf '%s/node/v1/%s' "${CONTROL_URLS[control]%/}" "$EVENKEEL_NODE_NAME"; }
 next_control() { control=$(((control + 1) % ${#CONTROL_URLS[@]})); }
 
-node_status() { call "${LOCAL_SOCKET[@]}" --fail --max-time 2 "$LOCAL_ADMIN_URL/status?format=text" 2>/dev/null; }
+node_status() {
+  local socket=()
+  has_admin_tls nginx.conf && socket=(--unix-socket run/admin.sock)
+  call "${socket[@]}" --fail --max-time 2 "$LOCAL_ADMIN_URL/status?format=text" 2>/dev/null
+}
 
 # The digest that a rendered text carries.
 text_digest() { grep -oEm1 '\b[0-9a-f]{64}\b' "$1" 2>/dev/null | head -n1; }
@@ -251,6 +288,7 @@ send_report() {
     --data-binary @run/agent.report.words "$(node_url)/reports?$query" 2>/dev/null)
   case $http in
     2??) rm -f run/agent.report ;;
+    401 | 429) ;;       # our token is refused: kept until it is taken again
     4??) log "the control plane does not take the report: HTTP $http"; rm -f run/agent.report ;;
   esac
 }
@@ -505,8 +543,57 @@ renew_certificates() {
   fi
 }
 
+# --- enrolment ---------------------------------------------------------------------------------------------------------------
+
+tried=""        # the one-time token that needs no further try
+not_enrolled="" # why not, as it was last said
+
+# enrol: true when a one-time token that was not used yet has brought a token of our own, which is in use then.
+enrol() {
+  local once="${EVENKEEL_ENROL_TOKEN:-}" digest http why
+  [[ -z $ENROL_TOKEN_FILE ]] || once=$(cat "$ENROL_TOKEN_FILE" 2>/dev/null)
+  [[ -n $once && $once != "$tried" ]] || return 1
+  digest=$(sha256sum <<<"$once")
+  if [[ -s node-token && $(cat node-token.enrolment 2>/dev/null) == "$digest" ]]; then tried=$once; return 1; fi
+  [[ -s node-token.new ]] || head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n' >node-token.new
+  printf 'Authorization: Bearer %s\n' "$once" >run/agent.enrol.header
+  http=$(plain_call "${CONTROL_TLS[@]}" --max-time 10 --header @run/agent.enrol.header --header 'Content-Type: text/plain' --data-binary @node-token.new \
+    --output run/agent.enrol --write-out '%{http_code}' "${CONTROL_URLS[control]%/}/node/v1/enrol?node=$EVENKEEL_NODE_NAME" 2>run/agent.enrol.error)
+  rm -f run/agent.enrol.header
+  case $http in
+    2??)
+      mv node-token.new node-token
+      printf '%s\n' "$digest" >node-token.enrolment
+      tried=$once not_enrolled=""
+      use_token "$(<node-token)"
+      log "enrolled as $EVENKEEL_NODE_NAME"
+      return 0
+      ;;
+    400 | 401 | 403 | 409) tried=$once why="HTTP $http $(head -c 400 run/agent.enrol)" ;;
+    *)                          # asked again, or another one is
+      why="HTTP ${http:-000} $(head -n1 run/agent.enrol.error)"
+      next_control
+      ;;
+  esac
+  [[ $why == "$not_enrolled" ]] || log "not enrolled: $why"
+  not_enrolled=$why
+  return 1
+}
+
+# nginx takes the token that is in use now; what it serves is not touched.
+reload_for_token() {
+  is_running || return 0
+  if reload "$(text_digest nginx.conf)"; then log "nginx knows the new token"; else log "the reload for the new token failed"; fi
+}
+
 log "node $EVENKEEL_NODE_NAME in $PWD, control plane $EVENKEEL_CONTROL_URL"
-if is_running; then log "adopting the running nginx (master $master)"; else ensure_running; fi
+write_platform
+if is_running; then
+  log "adopting the running nginx (master $master)"
+  [[ $token == "$last_token" ]] || reload_for_token
+else
+  ensure_running
+fi
 # The last agent may have ended between rename and proof: either the workers run what is on disk, or they run the last good text.
 if is_running; then
   if runs "$(text_digest nginx.conf)" ""; then keep_as_good; elif [[ -f nginx.conf.last-good ]]; then put_live nginx.conf.last-good; fi
@@ -515,6 +602,8 @@ fi
 drain_since_s=""
 declare -A away=()      # control plane → what it said last, when that was no text
 while :; do
+  enrol && reload_for_token
+  if [[ -z $token ]]; then pause 2; continue; fi
   ensure_running
   renew_certificates
   send_report
@@ -533,6 +622,12 @@ while :; do
       ;;
     204) away=() ;;
     "") ;;
+    401 | 429)
+      [[ ${away[$control]:-} == refused ]] || log "the control plane refuses this node's token: was the node removed? It goes on with what it has; a one-time token for its name lets it in again"
+      away[$control]=refused
+      pause 1
+      for _ in 1 2 3 4; do is_running && pause 1; done      # when nginx has died, that comes first
+      ;;
     *)
       [[ ${away[$control]:-} == "$http" ]] || log "no text from the control plane ${CONTROL_URLS[control]}: HTTP $http $(head -n1 "$fetched.error")"
       away[$control]=$http

@@ -1,4 +1,5 @@
--- The admin listener of a node: what the control plane pushes and reads. Every call needs the node's token.
+-- The admin listener of a node: what the control plane pushes and reads. Every call needs the node's token; GET /metrics takes the token
+-- for that alone, where there is one, as well.
 --
 --   PUT  /snapshot           202 new · 204 known · 409 older · 422 {"errors": […]} · 507 no room
 --   GET  /status             revision, state, digest, workers; ?format=text for scripts
@@ -52,6 +53,7 @@ end
 local function authorized()
   local given = ngx.var.http_authorization
   if given and same(given, "Bearer " .. node.token) then return true end
+  if given and node.metrics_token and ngx.var.uri == "/metrics" and same(given, "Bearer " .. node.metrics_token) then return true end
   ngx.header["WWW-Authenticate"] = "Bearer"
   answer(401, { error = "the node's token is needed" })
   return false

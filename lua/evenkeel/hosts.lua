@@ -1,6 +1,7 @@
--- /etc/hosts for cosockets: nginx's resolver asks name servers only, and "localhost" or a compose file's extra_hosts is not there.
--- And addresses that are never a provider: link-local, metadata, multicast, none. (What a name server answers is nginx's own business and
--- never seen here: docs/security.md has what keeps a node from such an address then.)
+-- The address of a provider: by /etc/hosts ("localhost" and a compose file's extra_hosts stand there only), else by the name servers; and
+-- addresses that are never a provider, by whatever name they are reached: link-local, metadata, multicast, none.
+
+local dns = require "evenkeel.dns"
 
 local M = {}
 
@@ -26,11 +27,18 @@ function M.parse(text)
   return v4
 end
 
-function M.load()
-  local file = io.open("/etc/hosts", "r")
-  if not file then return end
-  table_of = M.parse(file:read("*a"))
-  file:close()
+local function read(path)
+  local file = io.open(path, "r")
+  local text = file and file:read("*a") or ""
+  if file then file:close() end
+  return text
+end
+
+--- @param name_servers the file that names them (see dns.servers), and "ipv6" as a word where this machine has that
+function M.load(name_servers)
+  table_of = M.parse(read("/etc/hosts"))
+  local text, v6 = read(name_servers):gsub("ipv6", "")
+  dns.use(text, v6 > 0)
 end
 
 local METADATA = { ["100.100.100.200"] = true, ["168.63.129.16"] = true, ["192.0.0.192"] = true }
@@ -59,15 +67,29 @@ function M.is_refused(address)
   return inner ~= nil and refused_v4(embedded(inner))
 end
 
+local REFUSED = "the address is link-local or otherwise never a provider"
+
 local function lookup(host)
   local bare_v6 = host:find(":", 1, true) and host:sub(1, 1) ~= "["
   local address = bare_v6 and "[" .. host .. "]" or table_of[host] or table_of[host:lower()] or host
-  return { address = address, is_refused = M.is_refused(address) }
+  return { address = address, is_refused = M.is_refused(address), is_name = not address:find("^[%d.]+$") and address:sub(1, 1) ~= "[" }
 end
 
 local known, known_hosts = {}, 0      -- host → what lookup said: every request asks, and the table is read once
 
---- The address to connect to: from the table, else the name itself (the resolver's business); IPv6 in brackets.
+-- One of them, at random from a random place on: what is refused is passed over.
+local function choose(addresses, any_target, random)
+  local n = #addresses
+  local from = random(n)
+  for i = 0, n - 1 do
+    local address = addresses[(from + i - 1) % n + 1]
+    if any_target or not M.is_refused(address) then return address end
+  end
+  return nil, REFUSED
+end
+M._choose = choose
+
+--- The address to connect to, IPv6 in brackets. A name that no table has may wait for a name server (content and timer phases).
 --- @return address | nil, why
 function M.resolve(host, any_target)
   local found = known[host]
@@ -76,8 +98,11 @@ function M.resolve(host, any_target)
     found = lookup(host)
     known[host], known_hosts = found, known_hosts + 1
   end
-  if found.is_refused and not any_target then return nil, "the address is link-local or otherwise never a provider" end
-  return found.address
+  if found.is_refused and not any_target then return nil, REFUSED end
+  if not found.is_name then return found.address end
+  local addresses, why = dns.resolve(host)
+  if not addresses then return nil, host .. " could not be resolved: " .. tostring(why) end
+  return choose(addresses, any_target, math.random)
 end
 
 return M

@@ -29,20 +29,23 @@ function M.init(options)
   require "resty.core"
   M.name, M.text_digest = options.node, options.text_digest
   M.prefix = ngx.config.prefix()
-  local token = read_file(M.prefix .. "token")
-  token = token and token:gsub("%s+$", "")
-  if not token or #token < 16 then error("the node's token file is missing or too short: " .. M.prefix .. "token", 0) end
-  M.token = token
+  local function token(name)
+    local text = read_file(M.prefix .. name)
+    text = text and text:gsub("%s+$", "")
+    return text and #text >= 16 and text or nil
+  end
+  M.token = token "token" or error("the node's token file is missing or too short: " .. M.prefix .. "token", 0)
+  M.metrics_token = token "metrics-token"
 
   local snapshot = require "evenkeel.snapshot"
   snapshot.use(ngx.shared.evenkeel_snapshot, M.prefix .. "snapshot.json", options.doors)
   require("evenkeel.live").use(ngx.shared.evenkeel_state)
   require("evenkeel.slots").use(ngx.shared.evenkeel_state, "init")
-  for _, module in ipairs { "edge", "adapter", "admin", "balancer", "hosts", "resume", "queue", "budget", "answers", "limits", "meter",
-    "telemetry", "access_log" } do
+  for _, module in ipairs { "edge", "adapter", "admin", "balancer", "dns", "hosts", "resume", "queue", "budget", "answers", "limits",
+    "meter", "telemetry", "access_log" } do
     require("evenkeel." .. module)
   end
-  require("evenkeel.hosts").load()
+  require("evenkeel.hosts").load(M.prefix .. "nameservers")
   require("evenkeel.shares").restore(M.prefix .. "shares.json")
   local ok, why = snapshot.restore()
   if not ok and why ~= "none on disk" then ngx.log(ngx.ERR, "the snapshot on disk cannot be used: ", why) end

@@ -1,3 +1,4 @@
+local dns = require "evenkeel.dns"
 local hosts = require "evenkeel.hosts"
 
 describe("/etc/hosts", function()
@@ -20,12 +21,20 @@ describe("/etc/hosts", function()
 end)
 
 describe("the address to connect to", function()
-  setup(function() hosts.load() end)
+  setup(function() hosts.load("/nonexistent") end)
 
   it("is the one in /etc/hosts", function() assert(hosts.resolve("localhost"):find("^[%d%[]"), hosts.resolve("localhost")) end)
   it("is found in any case", function() assert.equal(hosts.resolve("localhost"), hosts.resolve("LocalHost")) end)
-  it("is the name itself otherwise: that is the resolver's business", function()
-    assert.equal("api.deepseek.example", hosts.resolve("api.deepseek.example"))
+  it("is one of those that the name servers tell otherwise, and none that is never a provider", function()
+    local resolve = dns.resolve
+    local answer = { "169.254.169.254", "10.0.0.7", "[fe80::1]" }
+    dns.resolve = function(name) return name == "api.deepseek.example" and answer or nil, "the name has no address" end
+    for _ = 1, 20 do assert.equal("10.0.0.7", (hosts.resolve("api.deepseek.example"))) end
+    answer = { "169.254.169.254" }
+    assert.same({ nil, "the address is link-local or otherwise never a provider" }, { hosts.resolve("api.deepseek.example") })
+    assert.equal("169.254.169.254", hosts.resolve("api.deepseek.example", true))
+    assert.same({ nil, "nobody.example could not be resolved: the name has no address" }, { hosts.resolve("nobody.example") })
+    dns.resolve = resolve
   end)
   it("is an IPv4 address as it is", function() assert.equal("10.0.0.7", hosts.resolve("10.0.0.7")) end)
   it("is an IPv6 address in brackets, once", function()

@@ -31,6 +31,49 @@ public sealed class AgentTests
     }
 
     [Fact]
+    public async Task A_node_enrols_with_a_token_of_its_own_and_takes_another_one_while_it_serves()
+    {
+        await using var node = new AgentNode { Environment = { ["EVENKEEL_NODE_TOKEN_FILE"] = "" } };
+        node.Environment["EVENKEEL_ENROL_TOKEN_FILE"] = node.At("enrol-token");
+        File.Delete(node.At("node-token"));
+        File.WriteAllText(node.At("enrol-token"), "once\n");
+        (node.Stub.OneTime, node.Stub.LostAnswers) = ("once", 1);
+        await node.Stub.StartAsync();
+        var digest = node.Want(1, node.Text("one"));
+        node.StartAgent();
+        await node.ReportAsync(digest, "applied");
+        Assert.Equal(2, node.Stub.Enrolled.Count);          // the first answer was lost: the same token once more
+        var own = Assert.Single(node.Stub.Enrolled.Distinct());
+        Assert.Matches("^[A-Za-z0-9_-]{43}$", own);
+        Assert.Equal(own, File.ReadAllText(node.At("node-token")).Trim());
+        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(node.At("node-token")));
+
+        // Removed: clients notice nothing, and the log says why nothing new comes.
+        node.Stub.Accepted = "nobody's";
+        await node.EventuallyAsync("the agent says so", () => Task.FromResult(node.Log.Contains("refuses this node's token")));
+        Assert.Equal("one", await node.AnswerAsync());
+
+        // Let in again: new workers know the new token, and no answer is cut.
+        var (workers, slow) = (node.Nginx("worker process"), await node.SlowAnswerAsync(1));
+        node.Stub.OneTime = "twice";
+        File.WriteAllText(node.At("enrol-token"), "twice\n");
+        await node.EventuallyAsync("nginx knows the new token", () => Task.FromResult(node.Log.Contains("nginx knows the new token")));
+        Assert.Equal(3, node.Stub.Enrolled.Count);
+        Assert.Equal(node.Stub.Accepted, File.ReadAllText(node.At("token")).Trim());
+        Assert.Contains(node.Nginx("worker process"), pid => !workers.Contains(pid));
+        using var reader = new StreamReader(slow);
+        Assert.EndsWith("end\n", await reader.ReadToEndAsync());
+        await node.ReportAsync(node.Want(2, node.Text("two")), "applied");
+
+        // A restart needs no one-time token any more, nor any control plane.
+        await node.EndAgentAsync();
+        await node.Stub.DisposeAsync();
+        node.Environment["EVENKEEL_ENROL_TOKEN_FILE"] = "";
+        node.StartAgent();
+        await node.AnswersAsync("two");
+    }
+
+    [Fact]
     public async Task A_text_that_nginx_refuses_is_reported_in_its_own_words_and_never_live()
     {
         await using var node = new AgentNode();

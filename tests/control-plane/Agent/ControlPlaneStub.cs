@@ -23,6 +23,14 @@ internal sealed class ControlPlaneStub(int port) : IAsyncDisposable
     public ConcurrentQueue<string> Polls { get; } = new();
     public int Unauthorized;
 
+    /// <summary>What the node has to show.</summary>
+    public string Accepted { get; set; } = Token;
+
+    /// <summary>The one-time token that lets a node enrol, and how many answers to that get lost.</summary>
+    public string? OneTime { get; set; }
+    public int LostAnswers { get; set; }
+    public ConcurrentQueue<string> Enrolled { get; } = new();
+
     public void Want(string text, string digest, int revision) => desired = new Desired(text, digest, revision);
 
     public async Task StartAsync()
@@ -34,7 +42,8 @@ internal sealed class ControlPlaneStub(int port) : IAsyncDisposable
         app = builder.Build();
         app.Use(async (context, next) =>
         {
-            if (context.Request.Headers.Authorization == "Bearer " + Token) await next(context);
+            var wanted = context.Request.Path == "/node/v1/enrol" ? OneTime : Accepted;
+            if (context.Request.Headers.Authorization == "Bearer " + wanted) await next(context);
             else { Interlocked.Increment(ref Unauthorized); context.Response.StatusCode = 401; }
         });
         app.MapGet("/node/v1/{node}/nginx.conf", async (HttpContext context, string have, double wait_s) =>
@@ -53,6 +62,14 @@ internal sealed class ControlPlaneStub(int port) : IAsyncDisposable
         {
             Reports.Enqueue(new Report(revision, text_digest, result, stage, await new StreamReader(context.Request.Body).ReadToEndAsync()));
             return Results.NoContent();
+        });
+        app.MapPost("/node/v1/enrol", async (HttpContext context, string node) =>
+        {
+            Accepted = (await new StreamReader(context.Request.Body).ReadToEndAsync()).Trim();
+            Enrolled.Enqueue(Accepted);
+            if (LostAnswers-- <= 0) return Results.NoContent();
+            context.Abort();
+            return Results.Empty;
         });
         await app.StartAsync();
     }

@@ -17,22 +17,24 @@ namespace Evenkeel.Tests.Agent;
 [SupportedOSPlatform("linux")]
 public sealed class NodeTlsTests : IAsyncDisposable
 {
+    internal static readonly EvenkeelOptions NoTls = new() { Database = "", AdminTokenFile = "", SecretKeyFile = "" };
+
     private readonly AgentNode node = new();
     private readonly TestAuthority ours;
+    private readonly TestAuthority below;
+    private readonly TestAuthority farBelow;
     private readonly TestAuthority strangers;
     private readonly EvenkeelOptions options;
 
     public NodeTlsTests()
     {
         (ours, strangers) = (new TestAuthority("ours", node.At), new TestAuthority("strangers", node.At));
+        below = new TestAuthority("below", node.At, ours);
+        farBelow = new TestAuthority("far-below", node.At, below);
         var plane = ours.Issue("plane", CertificateFiles.ForServers);
         var caller = ours.Issue("plane-as-caller", CertificateFiles.ForClients);
-        options = new EvenkeelOptions
+        options = NoTls with
         {
-            Database = "",
-            AdminTokenFile = "",
-            NodeTokenFile = "",
-            SecretKeyFile = "",
             Listen = node.Stub.Url.Replace("http:", "https:"),
             TlsCertificateFile = plane.Certificate,
             TlsKeyFile = plane.Key,
@@ -70,6 +72,8 @@ public sealed class NodeTlsTests : IAsyncDisposable
         Assert.Equal("GET /status answers 400", (await StatusAsync(options with { NodeCertificateFile = null, NodeKeyFile = null })).Fault);
         var strange = strangers.Issue("stranger", CertificateFiles.ForClients);
         Assert.Equal("GET /status answers 400", (await StatusAsync(options with { NodeCertificateFile = strange.Certificate, NodeKeyFile = strange.Key })).Fault);
+        var far = farBelow.Issue("far", CertificateFiles.ForClients);       // a company's CA: others stand between it and the certificate
+        Assert.Equal(2, (await StatusAsync(options with { NodeCertificateFile = far.Certificate, NodeKeyFile = far.Key })).Status?.Workers.Count);
         var server = ours.Issue("only-for-servers", CertificateFiles.ForServers);
         Assert.Equal("GET /status answers 400", (await StatusAsync(options with { NodeCertificateFile = server.Certificate, NodeKeyFile = server.Key })).Fault);
         Assert.StartsWith("its admin listener does not answer", (await StatusAsync(options with { NodeCaFile = strangers.File })).Fault);
@@ -91,6 +95,38 @@ public sealed class NodeTlsTests : IAsyncDisposable
         Assert.Single(node.Stub.Reports);
     }
 
+    [Fact]
+    public async Task A_node_whose_certificate_was_taken_away_serves_what_is_on_disk_without_a_control_plane()
+    {
+        await node.Stub.StartAsync();
+        var document = CaseFile.Load(Path.Combine(Golden.Folder("render"), "minimal.yaml"));
+        var text = Renderer.FromResource().Render(document, new NodeSettings("local", $"127.0.0.1:{node.AdminPort}", $"127.0.0.1:{node.EdgePort}", "2", AdminTls: true));
+        node.Want(1, (text.Text, text.Digest));
+        node.StartAgent();
+        await node.ReportAsync(text.Digest, "applied");
+        await node.EndAgentAsync();
+        await node.Stub.DisposeAsync();
+
+        foreach (var name in new[] { "EVENKEEL_ADMIN_CERT_FILE", "EVENKEEL_ADMIN_KEY_FILE", "EVENKEEL_ADMIN_CLIENT_CA_FILE" }) node.Environment[name] = "";
+        File.Delete(node.At("admin.pem"));
+        File.Delete(node.At("admin.key"));
+        node.StartAgent();
+        await node.EventuallyAsync("nginx runs", () => Task.FromResult(node.Log.Split("nginx runs").Length == 3));
+        using var http = new HttpClient();
+        await node.EventuallyAsync("the edge answers", async () =>
+        {
+            try { return (await http.GetAsync($"http://127.0.0.1:{node.EdgePort}/healthz")).Headers.Contains("x-request-id"); }
+            catch (HttpRequestException) { return false; }
+        });
+        await Assert.ThrowsAsync<HttpRequestException>(() => http.GetAsync($"http://127.0.0.1:{node.AdminPort}/status"));        // not open to others without TLS
+
+        // With the control plane comes a text without TLS.
+        await node.Stub.StartAsync();
+        var plain = Renderer.FromResource().Render(document, new NodeSettings("local", $"127.0.0.1:{node.AdminPort}", $"127.0.0.1:{node.EdgePort}", "2"));
+        node.Want(2, (plain.Text, plain.Digest));
+        await node.ReportAsync(plain.Digest, "applied");
+    }
+
     [Theory]
     [InlineData("EVENKEEL_ADMIN_URL", "http://127.0.0.1:1", "needs an https EVENKEEL_ADMIN_URL")]
     [InlineData("EVENKEEL_ADMIN_CERT_FILE", "", "need EVENKEEL_ADMIN_CERT_FILE")]
@@ -108,6 +144,8 @@ public sealed class NodeTlsTests : IAsyncDisposable
     {
         await node.DisposeAsync();
         ours.Dispose();
+        below.Dispose();
+        farBelow.Dispose();
         strangers.Dispose();
     }
 
@@ -115,8 +153,8 @@ public sealed class NodeTlsTests : IAsyncDisposable
 
     private async Task<(NodeStatus? Status, string? Fault)> StatusAsync(EvenkeelOptions with, string? adminUrl = null)
     {
-        using var caller = new NodeAdmin(ControlPlaneStub.Token, with);
-        return await caller.StatusAsync(adminUrl ?? AdminUrl, CancellationToken.None);
+        using var caller = new NodeAdmin((_, _) => ValueTask.FromResult<string?>(ControlPlaneStub.Token), with);
+        return await caller.StatusAsync(new NodeAddress("local", adminUrl ?? AdminUrl), CancellationToken.None);
     }
 
     // The status; null: there was no talking to it.

@@ -12,16 +12,27 @@ internal sealed class TestAuthority : IDisposable
 
     /// <param name="name">Its own certificate is NAME.pem.</param>
     /// <param name="at">Where a file lies.</param>
-    public TestAuthority(string name, Func<string, string> at)
+    /// <param name="above">Who vouches for it, and has it in its file then; null: it is its own.</param>
+    public TestAuthority(string name, Func<string, string> at, TestAuthority? above = null)
     {
         _at = at;
         using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
         var request = new CertificateRequest("CN=" + name, key, HashAlgorithmName.SHA256);
         request.CertificateExtensions.Add(new X509BasicConstraintsExtension(true, false, 0, true));
         request.CertificateExtensions.Add(new X509KeyUsageExtension(X509KeyUsageFlags.KeyCertSign, true));
-        _authority = request.CreateSelfSigned(DateTimeOffset.UtcNow.AddDays(-1), DateTimeOffset.UtcNow.AddDays(2));
-        File = at(name + ".pem");
-        System.IO.File.WriteAllText(File, _authority.ExportCertificatePem());
+        var (from, until) = (DateTimeOffset.UtcNow.AddDays(-1), DateTimeOffset.UtcNow.AddDays(2));
+        if (above is null)
+        {
+            _authority = request.CreateSelfSigned(from, until);
+        }
+        else
+        {
+            using var signed = request.Create(above._authority, from, above._authority.NotAfter, RandomNumberGenerator.GetBytes(16));
+            _authority = signed.CopyWithPrivateKey(key);
+        }
+
+        File = above?.File ?? at(name + ".pem");     // one file for all of them
+        System.IO.File.AppendAllText(File, _authority.ExportCertificatePem() + "\n");
     }
 
     public string File { get; }
