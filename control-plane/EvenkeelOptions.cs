@@ -15,8 +15,8 @@ public sealed record EvenkeelOptions
     /// <summary>Holds the operator's bearer token for /api/v1.</summary>
     public required string AdminTokenFile { get; init; }
 
-    /// <summary>Holds the bearer token that nodes and control plane show each other.</summary>
-    public required string NodeTokenFile { get; init; }
+    /// <summary>Holds the bearer token that control plane and nodes without a token of their own show each other; null: every node has to enrol.</summary>
+    public string? NodeTokenFile { get; init; }
 
     /// <summary>32 random bytes that encrypt stored secrets; made when missing.</summary>
     public required string SecretKeyFile { get; init; }
@@ -56,7 +56,7 @@ public sealed record EvenkeelOptions
             Database = Needed(nameof(Database)),
             DatabasePasswordFile = section[nameof(DatabasePasswordFile)],
             AdminTokenFile = Needed(nameof(AdminTokenFile)),
-            NodeTokenFile = Needed(nameof(NodeTokenFile)),
+            NodeTokenFile = section[nameof(NodeTokenFile)],
             SecretKeyFile = Needed(nameof(SecretKeyFile)),
             SecretDirectory = section[nameof(SecretDirectory)],
             TlsCertificateFile = section[nameof(TlsCertificateFile)],

@@ -21,8 +21,8 @@ internal static class OpenApiDocument
             document.Components ??= new OpenApiComponents();
             document.Components.SecuritySchemes = new Dictionary<string, IOpenApiSecurityScheme>
             {
-                ["admin"] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer", Description = "An admin token, or in its place the cookie that POST /api/v1/session gives; changes by cookie need the header x-evenkeel-csrf: 1. Reads take the role viewer, changes the role admin, unless the operation says otherwise." },
-                ["node"] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer", Description = "The node token." },
+                ["admin"] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer", Description = "An admin token, or in its place the cookie that POST /api/v1/session gives; changes by cookie need the header x-evenkeel-csrf: 1. Reads take the role viewer, changes the role admin, unless the operation says otherwise. A token may be bound to areas." },
+                ["node"] = new OpenApiSecurityScheme { Type = SecuritySchemeType.Http, Scheme = "bearer", Description = "The token of the node that the path names." },
             };
             return Task.CompletedTask;
         });

@@ -50,10 +50,18 @@ public sealed class AuditLog(NpgsqlDataSource database, DatabaseState databaseSt
             return;
         }
 
-        var note = ConfigApi.Note(context.Request);
+        await AddAsync(context, caller.Name, ConfigJson.Word(caller.Role), status);
+    }
+
+    /// <summary>A node enrolled, or tried to with a one-time token that is none of its.</summary>
+    public Task NoteNodeAsync(HttpContext context, string node, int status) => AddAsync(context, node, "node", status);
+
+    private async Task AddAsync(HttpContext context, string who, string role, int status)
+    {
+        var action = ConfigApi.Note(context.Request).Action;
         try
         {
-            var row = new { who = caller.Name, role = ConfigJson.Word(caller.Role), source = Gate.SourceOf(context), action = note.Action, status };
+            var row = new { who, role, source = Gate.SourceOf(context), action, status };
             await databaseState.AskAsync(async asked =>
             {
                 await using var connection = await database.OpenConnectionAsync(asked);
@@ -62,7 +70,7 @@ public sealed class AuditLog(NpgsqlDataSource database, DatabaseState databaseSt
         }
         catch (NpgsqlException away)
         {
-            AuthLog.NotAudited(log, caller.Name, note.Action, status, away.Message);
+            AuthLog.NotAudited(log, who, action, status, away.Message);
         }
     }
 

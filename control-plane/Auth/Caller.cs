@@ -11,7 +11,8 @@ public enum Role { Viewer, Operator, Admin }
 /// <param name="TokenHash">SHA-256 of the token.</param>
 /// <param name="ExpiresAt">Of the token, or of the session where there is one; null: never.</param>
 /// <param name="SessionHash">SHA-256 of the cookie; null: the caller showed the token itself.</param>
-public sealed record Caller(string Name, Role Role, byte[] TokenHash, DateTime? ExpiresAt = null, byte[]? SessionHash = null)
+/// <param name="Areas">What the token is bound to; null: nothing, it is for all areas.</param>
+public sealed record Caller(string Name, Role Role, byte[] TokenHash, DateTime? ExpiresAt = null, byte[]? SessionHash = null, IReadOnlyList<Area>? Areas = null)
 {
     private static readonly object s_key = new();
 

@@ -1,5 +1,6 @@
 using System.Globalization;
 using Evenkeel.Audit;
+using Evenkeel.Nodes;
 using Microsoft.AspNetCore.Authorization;
 
 namespace Evenkeel.Auth;
@@ -9,8 +10,8 @@ public sealed record NeedsRole(Role Role);
 
 /// <summary>
 /// Who may pass. Every endpoint needs a token unless it says AllowAnonymous, so that a new endpoint cannot be open by oversight: the
-/// nodes' for theirs, else a bearer token or a session's cookie with the role that it takes. A change by cookie needs the header
-/// x-evenkeel-csrf: 1, which a foreign page cannot send.
+/// nodes' for theirs, else a bearer token or a session's cookie with the role and the area that it takes. A change by cookie needs the
+/// header x-evenkeel-csrf: 1, which a foreign page cannot send.
 /// </summary>
 public static class Gate
 {
@@ -28,13 +29,14 @@ public static class Gate
 
         if (endpoint.Metadata.GetMetadata<TokenAudience>()?.Audience == Audience.Node)
         {
-            if (context.RequestServices.GetRequiredService<BearerTokens>().Accepts(Audience.Node, OnlyAuthorization(context)))
+            var node = context.GetRouteValue("node") as string ?? "";
+            if (await context.RequestServices.GetRequiredService<NodeTokens>().AcceptsAsync(node, OnlyAuthorization(context), context.RequestAborted))
             {
                 await next(context);
             }
             else
             {
-                await RefuseAsync(context, "This needs the node's bearer token.");
+                await RefuseAsync(context, "This needs the bearer token of this very node.");
             }
 
             return;
@@ -59,6 +61,11 @@ public static class Gate
         {
             await ForbidAsync(context, $"This needs the role {needed.ToString().ToLowerInvariant()}; yours is {caller.Role.ToString().ToLowerInvariant()}.");
         }
+        else if (!Areas.Allow(caller.Areas, endpoint))
+        {
+            var area = Areas.Of(endpoint) is { } one ? $"the area {Areas.Words([one])}" : "a token for all areas";
+            await ForbidAsync(context, $"This needs {area}; this token is bound to {Areas.Words(caller.Areas!)}.");
+        }
         else
         {
             await next(context);
@@ -67,7 +74,7 @@ public static class Gate
         await context.RequestServices.GetRequiredService<AuditLog>().NoteAsync(context, caller, needed);
     });
 
-    /// <summary>The endpoints of this group take the node's token.</summary>
+    /// <summary>The endpoints of this group, whose path names a {node}, take that node's token.</summary>
     public static T RequireNodeToken<T>(this T builder) where T : IEndpointConventionBuilder => builder.WithMetadata(new TokenAudience(Audience.Node));
 
     /// <summary>The least that a caller has to be.</summary>
@@ -110,7 +117,7 @@ public static class Gate
         return SessionEndpoints.CookieOf(context.Request) is { } cookie ? await tokens.BySessionAsync(cookie, context.RequestAborted) : null;
     }
 
-    private static string? OnlyAuthorization(HttpContext context) =>
+    internal static string? OnlyAuthorization(HttpContext context) =>
         context.Request.Headers.Authorization is { Count: 1 } only ? only[0] : null;
 
     // The header makes a browser ask first (CORS), and the answer here is never yes. Sec-Fetch-Site says it once more where it is sent.

@@ -13,7 +13,8 @@ public sealed record NewSession(string Token);
 /// <param name="Role">What it may do.</param>
 /// <param name="By">"session" or "token".</param>
 /// <param name="ExpiresAt">Absent: never.</param>
-public sealed record SessionView(string Name, Role Role, string By, DateTime? ExpiresAt);
+/// <param name="Areas">What the token is bound to; absent: nothing, it is for all areas.</param>
+public sealed record SessionView(string Name, Role Role, string By, DateTime? ExpiresAt, IReadOnlyList<Area>? Areas);
 
 /// <summary>
 /// A browser shows a token once and gets a cookie: HttpOnly, SameSite=Strict, Secure over https, for twelve hours at most, revocable
@@ -56,13 +57,13 @@ public static class SessionEndpoints
 
         var (cookie, expiresAt) = await tokens.OpenSessionAsync(caller, cancel);
         context.Response.Cookies.Append(CookieName(context.Request), cookie, Options(context.Request, expiresAt));
-        return TypedResults.Ok(new SessionView(caller.Name, caller.Role, "session", expiresAt));
+        return TypedResults.Ok(new SessionView(caller.Name, caller.Role, "session", expiresAt, caller.Areas));
     }
 
     private static Ok<SessionView> Get(HttpContext context)
     {
         var caller = Caller.Of(context)!;
-        return TypedResults.Ok(new SessionView(caller.Name, caller.Role, caller.SessionHash is null ? "token" : "session", caller.ExpiresAt));
+        return TypedResults.Ok(new SessionView(caller.Name, caller.Role, caller.SessionHash is null ? "token" : "session", caller.ExpiresAt, caller.Areas));
     }
 
     private static async Task<NoContent> Close(HttpContext context, AdminTokens tokens, CancellationToken cancel)

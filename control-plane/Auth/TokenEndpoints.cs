@@ -6,13 +6,15 @@ namespace Evenkeel.Auth;
 /// <param name="Name">1 to 48 of a-z 0-9 . _ -, unique.</param>
 /// <param name="Role">What it may do.</param>
 /// <param name="ExpiresAt">In the future; absent: never.</param>
-public sealed record NewAdminToken(string Name, Role Role, DateTimeOffset? ExpiresAt = null);
+/// <param name="Areas">What it is bound to; absent: nothing, it is for all areas.</param>
+public sealed record NewAdminToken(string Name, Role Role, DateTimeOffset? ExpiresAt = null, IReadOnlyList<Area>? Areas = null);
 
 /// <param name="Token">Shown this once.</param>
 /// <param name="Name">As asked for.</param>
 /// <param name="Role">As asked for.</param>
 /// <param name="ExpiresAt">Absent: never.</param>
-public sealed record MadeAdminToken(string Token, string Name, Role Role, DateTime? ExpiresAt);
+/// <param name="Areas">Absent: all.</param>
+public sealed record MadeAdminToken(string Token, string Name, Role Role, DateTime? ExpiresAt, IReadOnlyList<Area>? Areas);
 
 /// <summary>Tokens for people and programs that steer the gateway. Stored hashed; the operator's first token (by file) is none of them.</summary>
 public static partial class TokenEndpoints
@@ -42,8 +44,19 @@ public static partial class TokenEndpoints
             return BadRequest("expires_at: is in the past");
         }
 
-        return await tokens.AddAsync(body.Name, body.Role, body.ExpiresAt?.UtcDateTime, Caller.NameOf(context), cancel) is var (token, row)
-            ? TypedResults.Created($"/api/v1/tokens/{row.Name}", new MadeAdminToken(token, row.Name, row.Role, row.ExpiresAt))
+        if (body.Areas is { Count: 0 })
+        {
+            return BadRequest("areas: at least one, or none of this at all for every area");
+        }
+
+        // Whoever is bound cannot free himself by a token of his own making.
+        if (Caller.Of(context)?.Areas is { } own && (body.Areas is null || body.Areas.Except(own).Any()))
+        {
+            return TypedResults.Problem(title: "Forbidden", detail: $"areas: this token is bound to {Areas.Words(own)}, and makes tokens for these only.", statusCode: StatusCodes.Status403Forbidden);
+        }
+
+        return await tokens.AddAsync(body.Name, body.Role, body.Areas?.Distinct().ToList(), body.ExpiresAt?.UtcDateTime, Caller.NameOf(context), cancel) is var (token, row)
+            ? TypedResults.Created($"/api/v1/tokens/{row.Name}", new MadeAdminToken(token, row.Name, row.Role, row.ExpiresAt, row.Areas))
             : TypedResults.Problem(title: "Conflict", detail: $"There is a token of this name, or there are {AdminTokens.MostTokens} already.", statusCode: StatusCodes.Status409Conflict);
     }
 

@@ -53,7 +53,7 @@ public sealed class SpendingExchange(NpgsqlDataSource database, NodeStore nodes,
         var now = time.GetUtcNow().UtcDateTime;
         var spent = (await connection.QueryAsync<Spent>(new CommandDefinition(ReadSql, new { periods = new[] { Period("day", now), Period("month", now) } }, cancellationToken: cancel))).AsList();
         var answers = await Task.WhenAll(live.Select(async node =>
-            (Node: node.Name, Answer: await admin.ExchangeSpendingAsync(node.AdminUrl, OrderFor(node.Name, live.Count, clients, spent, now), cancel))));
+            (Node: node.Name, Answer: await admin.ExchangeSpendingAsync(node.Address, OrderFor(node.Name, live.Count, clients, spent, now), cancel))));
         var rows = answers
             .Where(answer => answer.Answer is not null)
             .SelectMany(answer => answer.Answer!.Clients

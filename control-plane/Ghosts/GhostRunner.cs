@@ -97,7 +97,7 @@ public sealed class GhostRunner(
         for (var i = 0; i < live.Count && answer.Outcome is null; i++)
         {
             node = live[(int)((nodeTurn + i) % live.Count)];
-            answer = await admin.AskAsync(node.AdminUrl, pool.Name, target.Instance.Name, body, target.Timeout, cancel);
+            answer = await admin.AskAsync(node.Address, pool.Name, target.Instance.Name, body, target.Timeout, cancel);
         }
 
         var judged = GhostJudge.Judge(prompt, answer, await store.HistoryAsync(target, prompt, cancel), target.Instance.BaseLatency);

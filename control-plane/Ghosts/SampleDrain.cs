@@ -17,7 +17,7 @@ public sealed class SampleDrain(SampleStore store, NodeStore nodes, NodeAdmin ad
         if (pools.Count == 0) return;
         foreach (var node in (await nodes.ListAsync(cancel)).Where(node => node.Live))
         {
-            var taken = await admin.TakeSamplesAsync(node.AdminUrl, cancel);
+            var taken = await admin.TakeSamplesAsync(node.Address, cancel);
             try
             {
                 foreach (var of in taken.Where(sample => pools.ContainsKey(sample.Pool)).GroupBy(sample => sample.Pool))

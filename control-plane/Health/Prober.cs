@@ -200,9 +200,9 @@ public sealed class Prober(
                 kind = next;
                 if (next == ProbeKind.Completion) completions++;
                 var began = time.GetTimestamp();
-                var answer = await admin.KnockAsync(node.AdminUrl, plan.Instance.Name, call, plan.Check.Timeout, cancel);
+                var answer = await admin.KnockAsync(node.Address, plan.Instance.Name, call, plan.Check.Timeout, cancel);
                 latencyMs = (int)time.GetElapsedTime(began).TotalMilliseconds;
-                if (answer.TimedOut && (await admin.StatusAsync(node.AdminUrl, cancel)).Fault is { } fault) answer = new DoorAnswer(null, null, "", fault);
+                if (answer.TimedOut && (await admin.StatusAsync(node.Address, cancel)).Fault is { } fault) answer = new DoorAnswer(null, null, "", fault);
                 result = Probe.Judge(next, answer);
                 if (!result.Missing) break;
                 missing[mark] = time.GetTimestamp();

@@ -43,9 +43,9 @@ public sealed class EventDrain(IncidentStore store, NodeStore nodes, NodeViews v
             for (var portion = 0; portion < PortionsAtOnce; portion++)
             {
                 var cursor = await store.CursorAsync(node.Name, cancel);
-                var events = await admin.EventsAsync(node.AdminUrl, cursor.Number, cancel);
+                var events = await admin.EventsAsync(node.Address, cursor.Number, cancel);
                 // Another life of the list: from its beginning, as its numbers may lie below the cursor.
-                if (events is not null && events.Begin != cursor.Life) events = await admin.EventsAsync(node.AdminUrl, 0, cancel);
+                if (events is not null && events.Begin != cursor.Life) events = await admin.EventsAsync(node.Address, 0, cancel);
                 if (events is null) return;
                 var isNews = events.Events.Count > 0 || events.Begin != cursor.Life;
                 if (!isNews || !await store.KeepAsync(node.Name, cursor, events, cancel) || events.Events.Count == 0) return;

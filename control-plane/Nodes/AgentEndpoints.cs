@@ -1,5 +1,6 @@
 using System.Net;
 using System.Text;
+using Evenkeel.Audit;
 using Evenkeel.Auth;
 using Evenkeel.Config;
 using Evenkeel.Database;
@@ -17,6 +18,7 @@ namespace Evenkeel.Nodes;
 public static class AgentEndpoints
 {
     private const int WordsMaxBytes = 16 * 1024;
+    private const int TokenMaxBytes = 1024;
     private const double WaitMaxS = 30;
     private static readonly TimeSpan RegisterTimeout = TimeSpan.FromSeconds(2);
 
@@ -34,7 +36,51 @@ public static class AgentEndpoints
             .Accepts<string>("text/plain")
             .ProducesProblem(StatusCodes.Status400BadRequest)
             .ProducesProblem(StatusCodes.Status404NotFound);
+        app.MapPost("/node/v1/enrol", Enrol).WithTags("agents").WithName("enrolNode").AllowAnonymous().WithMetadata(new RequestSizeLimitAttribute(TokenMaxBytes))
+            .WithSummary("Gives a node its own token, which is the body, by a one-time token (Bearer). Once more with the same is well.")
+            .Accepts<string>("text/plain")
+            .Produces(StatusCodes.Status204NoContent)
+            .ProducesProblem(StatusCodes.Status400BadRequest)
+            .ProducesProblem(StatusCodes.Status401Unauthorized)
+            .ProducesProblem(StatusCodes.Status403Forbidden)
+            .ProducesProblem(StatusCodes.Status409Conflict)
+            .ProducesProblem(StatusCodes.Status429TooManyRequests)
+            .ProducesProblem(StatusCodes.Status503ServiceUnavailable);
         return group;
+    }
+
+    // The one-time token is judged here: there is no node yet whose token the gate could ask for.
+    private static async Task<IResult> Enrol([FromQuery(Name = "node")] string node, HttpContext context, NodeTokens tokens, AuditLog audit, ILogger<NodeTokens> log)
+    {
+        var cancel = context.RequestAborted;
+        if (BearerTokens.HashOf(Gate.OnlyAuthorization(context)) is not { } hash)
+        {
+            await Gate.RefuseAsync(context, "This needs a one-time token: ./evenkeel node token.");
+            return TypedResults.Empty;
+        }
+        var body = new byte[TokenMaxBytes];
+        var length = await context.Request.Body.ReadAtLeastAsync(body, body.Length, throwOnEndOfStream: false, cancel);
+        var token = Encoding.ASCII.GetString(body, 0, length).Trim();
+        if (!ConfigValidator.IsName(node)) return BadRequest("node: 1 to 48 of a-z 0-9 . _ -, a letter or digit at both ends");
+        if (!NodeTokens.IsFit(token)) return BadRequest("the body is the node's token: 256 random bits, 43 to 200 of A-Z a-z 0-9 _ -");
+
+        var result = await tokens.EnrolAsync(hash, node, token, cancel);
+        if (result == Enrolment.Unknown)
+        {
+            await Gate.RefuseAsync(context, "This is no one-time token in force: it has been used, or has expired.");
+            return TypedResults.Empty;
+        }
+        IResult answer = result switch
+        {
+            Enrolment.Done => TypedResults.NoContent(),
+            Enrolment.ForAnother => TypedResults.Problem(title: "Forbidden", detail: "This one-time token was made for another node.", statusCode: StatusCodes.Status403Forbidden),
+            Enrolment.Taken => TypedResults.Problem(title: "Conflict", detail: "There is a node of this name. To let it enrol anew, make a one-time token with its name.", statusCode: StatusCodes.Status409Conflict),
+            _ => BadRequest("the body: this token is in use already"),
+        };
+        if (result == Enrolment.Done) NodeTokenLog.Enrolled(log, node);
+        else NodeTokenLog.NotEnrolled(log, node, result.ToString());
+        await audit.NoteNodeAsync(context, node, (answer as IStatusCodeHttpResult)?.StatusCode ?? 0);
+        return answer;
     }
 
     private sealed record TextQuery(
@@ -47,7 +93,7 @@ public static class AgentEndpoints
         [FromQuery(Name = "wait_s")] double? WaitS);
 
     private static async Task<IResult> GetText(
-        [AsParameters] TextQuery query, HttpContext context, DesiredState state, Renderer renderer, NodeStore nodes, DatabaseState database, Publisher publisher, TimeProvider time, ILogger<Publisher> log)
+        [AsParameters] TextQuery query, HttpContext context, DesiredState state, Renderer renderer, NodeStore nodes, NodeTokens tokens, DatabaseState database, Publisher publisher, TimeProvider time, ILogger<Publisher> log)
     {
         var cancel = context.RequestAborted;
         Node node;
@@ -83,6 +129,11 @@ public static class AgentEndpoints
             if (state.Current is { } desired && desired.TextFor(settings, renderer) is var text && text.Digest != query.Have)
             {
                 patience.Cancel();
+                if (!await tokens.AcceptsAsync(query.Node, Gate.OnlyAuthorization(context), cancel))      // removed while it waited
+                {
+                    await Gate.RefuseAsync(context, "This node was removed.");
+                    return TypedResults.Empty;
+                }
                 context.Response.Headers["X-Evenkeel-Revision"] = desired.Revision.ToString();
                 context.Response.Headers["X-Evenkeel-Text-Digest"] = text.Digest;
                 return TypedResults.Text(text.Text, "text/plain", Encoding.UTF8);

@@ -17,7 +17,7 @@ public sealed class FleetKeeper(NodeMemory memory, NodeAdmin admin, DesiredState
     private const int MostTold = 50_000;
 
     /// <summary>The last word of a node, when it came, and how often nobody has listened there since.</summary>
-    private sealed record Known(string AdminUrl, NodeStats? Stats, long At, int Refusals);
+    private sealed record Known(NodeAddress Address, NodeStats? Stats, long At, int Refusals);
 
     private readonly ConcurrentDictionary<string, Known> known = new();
     private readonly HashSet<(string Node, Hint Hint)> told = [];
@@ -54,15 +54,15 @@ public sealed class FleetKeeper(NodeMemory memory, NodeAdmin admin, DesiredState
         await Task.WhenAll(nodes.Where(node => node.Live || known.ContainsKey(node.Name)).Select(async node =>
         {
             var before = known.GetValueOrDefault(node.Name);
-            var (stats, isGone) = await admin.GlanceAsync(node.AdminUrl, cancel);
+            var (stats, isGone) = await admin.GlanceAsync(node.Address, cancel);
             if (stats is not null) answering[node.Name] = stats;
             known[node.Name] = stats is not null
-                ? new Known(node.AdminUrl, stats, time.GetTimestamp(), 0)
-                : new Known(node.AdminUrl, before?.Stats, before?.At ?? time.GetTimestamp(), isGone ? (before?.Refusals ?? 0) + 1 : 0);
+                ? new Known(node.Address, stats, time.GetTimestamp(), 0)
+                : new Known(node.Address, before?.Stats, before?.At ?? time.GetTimestamp(), isGone ? (before?.Refusals ?? 0) + 1 : 0);
         }));
         var counting = known.Where(node => node.Value.Refusals < GoneAfterRefusals && time.GetElapsedTime(node.Value.At) < NodeStore.LiveFor)
             .ToDictionary(node => node.Key, node => node.Value);
-        await Task.WhenAll(OrdersFor(document, counting, answering).Select(order => admin.OrderSharesAsync(known[order.Node].AdminUrl, order.Order, cancel))
+        await Task.WhenAll(OrdersFor(document, counting, answering).Select(order => admin.OrderSharesAsync(known[order.Node].Address, order.Order, cancel))
             .Concat(NewHints(answering).Select(hints => TellAsync(hints.Key, [.. hints], cancel))));
     }
 
@@ -103,7 +103,7 @@ public sealed class FleetKeeper(NodeMemory memory, NodeAdmin admin, DesiredState
 
     private async Task TellAsync(string node, IReadOnlyList<Hint> hints, CancellationToken cancel)
     {
-        if (!await admin.HintAsync(known[node].AdminUrl, hints, cancel)) return;
+        if (!await admin.HintAsync(known[node].Address, hints, cancel)) return;
         lock (told) told.UnionWith(hints.Select(hint => Mark(node, hint)));
     }
 

@@ -35,6 +35,9 @@ public sealed record NodeStatus
 /// <summary>One nginx worker process; AgeS is the seconds since it last spoke.</summary>
 public sealed record NodeWorker(int Pid, long Revision, string TextDigest, double AgeS);
 
+/// <summary>Whom to call, and where its admin listener is reached.</summary>
+public readonly record struct NodeAddress(string Name, string AdminUrl);
+
 /// <summary>A node as it is stored. Fault is why its admin listener could not be asked or did not take the snapshot.</summary>
 public sealed record Node
 {
@@ -47,6 +50,8 @@ public sealed record Node
     public bool Live { get; init; }
     public NodeStatus? Status { get; init; }
     public string? Fault { get; init; }
+
+    public NodeAddress Address => new(Name, AdminUrl);
 
     public NodeSettings Settings => new(Name, AdminListen ?? "127.0.0.1:9145", EdgeListen, Workers, AdminUrl.StartsWith("https:", StringComparison.OrdinalIgnoreCase));
 }

@@ -1,4 +1,5 @@
 using System.Text;
+using Evenkeel.Auth;
 using Evenkeel.Config;
 using Evenkeel.Database;
 using Evenkeel.Publishing;
@@ -27,6 +28,8 @@ public sealed record NodeView
     public long? InFlight { get; init; }
     /// <summary>How far its clock is before the control plane's.</summary>
     public long? ClockSkewMs { get; init; }
+    /// <summary>Since when it has a token of its own; absent: it shows the one that all share.</summary>
+    public DateTime? EnrolledAt { get; init; }
     public required string AdminUrl { get; init; }
     public string? EdgeListen { get; init; }
     public string? AdminListen { get; init; }
@@ -35,6 +38,15 @@ public sealed record NodeView
     /// <summary>The newest one, of whatever revision.</summary>
     public Refusal? LastRefusal { get; init; }
 }
+
+/// <param name="Name">Only the node of this name may use it, also in place of the token it has; absent: any node that is new.</param>
+/// <param name="ExpiresIn">How long it can be used, as in "1h"; 7d at most, 1h unless said.</param>
+public sealed record NewEnrolment(string? Name = null, string? ExpiresIn = null);
+
+/// <param name="Token">Shown this once.</param>
+/// <param name="Name">As asked for.</param>
+/// <param name="ExpiresAt">When it is worth nothing.</param>
+public sealed record MadeEnrolment(string Token, string? Name, DateTime ExpiresAt);
 
 /// <summary>Stage: test (nginx -t), load (reload), start, push (the snapshot). Words are nginx's own.</summary>
 public sealed record Refusal(long Revision, string Stage, string Words, DateTime At, string TextDigest);
@@ -66,6 +78,10 @@ public static class NodeEndpoints
             .Produces<string>(StatusCodes.Status200OK, "text/plain")
             .ProducesProblem(StatusCodes.Status404NotFound)
             .ProducesProblem(StatusCodes.Status503ServiceUnavailable);
+        group.MapDelete("/nodes/{name}", Remove).WithName("removeNode").WithSummary("Ends the token of an enrolled node at once and forgets the node; it goes on serving what it has.")
+            .ProducesProblem(StatusCodes.Status403Forbidden).ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status409Conflict);
+        group.MapPost("/nodes/enrolments", Allow).WithName("addNodeEnrolment").WithSummary("Makes a one-time token with which a node enrols, and shows it, once.")
+            .ProducesProblem(StatusCodes.Status400BadRequest).ProducesProblem(StatusCodes.Status403Forbidden).ProducesProblem(StatusCodes.Status409Conflict);
         app.MapAgents();
     }
 
@@ -96,11 +112,48 @@ public static class NodeEndpoints
             : TypedResults.Problem(title: "Nothing to run yet", detail: "There is no configuration.", statusCode: StatusCodes.Status503ServiceUnavailable);
     }
 
+    private static readonly TimeSpan s_enrolIn = TimeSpan.FromHours(1);
+    private static readonly TimeSpan s_enrolInAtMost = TimeSpan.FromDays(7);
+
+    private static async Task<Results<Created<MadeEnrolment>, ProblemHttpResult>> Allow(NewEnrolment? body, HttpContext context, NodeTokens tokens, CancellationToken cancel)
+    {
+        if (body?.Name is { } name && !ConfigValidator.IsName(name)) return BadRequest("name: 1 to 48 of a-z 0-9 . _ -, a letter or digit at both ends");
+        var lasts = s_enrolIn;
+        if (body?.ExpiresIn is { } text)
+        {
+            if (Units.ParseDuration(text, out var reason) is not { } given) return BadRequest("expires_in: " + reason);
+            if (given <= TimeSpan.Zero || given > s_enrolInAtMost) return BadRequest("expires_in: above 0s, and 7d at most");
+            lasts = given;
+        }
+
+        return await tokens.AllowAsync(body?.Name, lasts, Caller.NameOf(context), cancel) is var (token, expiresAt)
+            ? TypedResults.Created((string?)null, new MadeEnrolment(token, body?.Name, expiresAt))
+            : TypedResults.Problem(title: "Conflict", detail: $"{NodeTokens.MostWaiting} one-time tokens wait already; they go when they expire.", statusCode: StatusCodes.Status409Conflict);
+    }
+
+    private static async Task<Results<NoContent, ProblemHttpResult>> Remove(string name, HttpContext context, NodeTokens tokens, Publisher publisher, ILogger<NodeTokens> log, CancellationToken cancel)
+    {
+        switch (await tokens.RemoveAsync(name, cancel))
+        {
+            case null:
+                return NoSuch();
+            case false:
+                return TypedResults.Problem(title: "Conflict", statusCode: StatusCodes.Status409Conflict,
+                    detail: "This node is live and shows the token that all share, which cannot be taken from one of them: end its agent first, or let it enrol.");
+            default:
+                NodeTokenLog.Removed(log, name, Caller.NameOf(context));
+                publisher.Wake();
+                return TypedResults.NoContent();
+        }
+    }
+
+    private static ProblemHttpResult BadRequest(string detail) => TypedResults.Problem(title: "Bad request", detail: detail, statusCode: StatusCodes.Status400BadRequest);
+
     private static ProblemHttpResult NoSuch() => TypedResults.Problem(title: "Not found", detail: "There is no such node.", statusCode: StatusCodes.Status404NotFound);
 }
 
 /// <summary>Stored nodes, with their refusals, held against what they should run.</summary>
-public sealed class NodeViews(NodeStore nodes, NodeMemory memory, DatabaseState database, DesiredState state, Renderer renderer)
+public sealed class NodeViews(NodeStore nodes, NodeMemory memory, NodeTokens tokens, DatabaseState database, DesiredState state, Renderer renderer)
 {
     private volatile IReadOnlyDictionary<string, NodeReport> refusals = new Dictionary<string, NodeReport>();
 
@@ -111,10 +164,15 @@ public sealed class NodeViews(NodeStore nodes, NodeMemory memory, DatabaseState 
     public async Task<IReadOnlyList<NodeView>> ListAsync(Desired? desired, CancellationToken cancel)
     {
         if (!database.IsAway) refusals = await database.AskAsync(nodes.RefusalsAsync, cancel);
-        return [.. (database.IsAway ? memory.Nodes : await database.AskAsync(nodes.ListAsync, cancel)).Select(node => View(node, desired, refusals.GetValueOrDefault(node.Name)))];
+        var views = new List<NodeView>();
+        foreach (var node in database.IsAway ? memory.Nodes : await database.AskAsync(nodes.ListAsync, cancel))
+        {
+            views.Add(View(node, await tokens.EnrolledAtAsync(node.Name, cancel), desired, refusals.GetValueOrDefault(node.Name)));
+        }
+        return views;
     }
 
-    private NodeView View(Node node, Desired? desired, NodeReport? refusal)
+    private NodeView View(Node node, DateTime? enrolledAt, Desired? desired, NodeReport? refusal)
     {
         var text = desired?.TextFor(node.Settings, renderer).Digest;
         var active = node.Status?.ActiveWorkers.ToList() ?? [];
@@ -130,6 +188,7 @@ public sealed class NodeViews(NodeStore nodes, NodeMemory memory, DatabaseState 
             LastSeenAt = node.LastSeenAt,
             InFlight = node.Status?.InFlight,
             ClockSkewMs = node.Status?.ClockSkewMs,
+            EnrolledAt = enrolledAt,
             AdminUrl = node.AdminUrl,
             EdgeListen = node.EdgeListen,
             AdminListen = node.AdminListen,

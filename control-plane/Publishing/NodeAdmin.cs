@@ -36,7 +36,7 @@ public sealed record NodeSamples(IReadOnlyList<NodeSample> Samples);
 
 public sealed record NodeSample(string Pool, string Body);
 
-/// <summary>Calls to the admin listeners of nodes, with the node token, each bounded in time and size.</summary>
+/// <summary>Calls to the admin listeners of nodes, each with that node's token, and bounded in time and size.</summary>
 public sealed class NodeAdmin : IDisposable
 {
     private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(1);
@@ -50,12 +50,14 @@ public sealed class NodeAdmin : IDisposable
     private const int GhostAnswerMaxBytes = 1024 * 1024;
 
     private readonly HttpClient http;
+    private readonly Func<string, CancellationToken, ValueTask<string?>> tokenFor;
 
-    /// <param name="nodeToken">What is shown to the nodes.</param>
+    /// <param name="tokenFor">What is shown to a node; null: nothing.</param>
     /// <param name="options">Whose certificates are taken and which one is shown, where an admin listener speaks TLS.</param>
     /// <exception cref="SetupException">The certificates cannot be read.</exception>
-    public NodeAdmin(string nodeToken, EvenkeelOptions options)
+    public NodeAdmin(Func<string, CancellationToken, ValueTask<string?>> tokenFor, EvenkeelOptions options)
     {
+        this.tokenFor = tokenFor;
         var tls = new SslClientAuthenticationOptions { CertificateChainPolicy = options.NodeCaFile is { } caFile ? CertificateFiles.Trust(caFile, CertificateFiles.ForServers) : null };
         if (options.NodeCertificateFile is { } certificateFile)
         {
@@ -67,13 +69,12 @@ public sealed class NodeAdmin : IDisposable
             MaxResponseContentBufferSize = AnswerMaxBytes,
             Timeout = Timeout.InfiniteTimeSpan,
         };
-        http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", nodeToken);
     }
 
-    public async Task<PushResult> PushAsync(string adminUrl, Snapshot snapshot, CancellationToken cancel)
+    public async Task<PushResult> PushAsync(NodeAddress node, Snapshot snapshot, CancellationToken cancel)
     {
         var content = new ReadOnlyMemoryContent(snapshot.Json) { Headers = { ContentType = new MediaTypeHeaderValue("application/json") } };
-        using var request = new HttpRequestMessage(HttpMethod.Put, adminUrl.TrimEnd('/') + "/snapshot") { Content = content };
+        using var request = await RequestAsync(HttpMethod.Put, node, "/snapshot", cancel, content);
         var (status, body, fault) = await SendAsync(request, PushTimeout, cancel);
         return status switch
         {
@@ -86,9 +87,9 @@ public sealed class NodeAdmin : IDisposable
     }
 
     /// <summary>The node's status, or why there is none.</summary>
-    public async Task<(NodeStatus? Status, string? Fault)> StatusAsync(string adminUrl, CancellationToken cancel)
+    public async Task<(NodeStatus? Status, string? Fault)> StatusAsync(NodeAddress node, CancellationToken cancel)
     {
-        using var request = new HttpRequestMessage(HttpMethod.Get, adminUrl.TrimEnd('/') + "/status");
+        using var request = await RequestAsync(HttpMethod.Get, node, "/status", cancel);
         var asked = DateTimeOffset.UtcNow;
         var watch = Stopwatch.StartNew();
         var (status, body, fault) = await SendAsync(request, StatusTimeout, cancel);
@@ -107,9 +108,9 @@ public sealed class NodeAdmin : IDisposable
     }
 
     /// <summary>Events after a number, at most 1000; null: the node did not say.</summary>
-    public async Task<NodeEvents?> EventsAsync(string adminUrl, long after, CancellationToken cancel)
+    public async Task<NodeEvents?> EventsAsync(NodeAddress node, long after, CancellationToken cancel)
     {
-        using var request = new HttpRequestMessage(HttpMethod.Get, $"{adminUrl.TrimEnd('/')}/events?after={after}");
+        using var request = await RequestAsync(HttpMethod.Get, node, $"/events?after={after}", cancel);
         var (status, body, _) = await SendAsync(request, EventsTimeout, cancel);
         if (status != HttpStatusCode.OK) return null;
         try
@@ -123,23 +124,24 @@ public sealed class NodeAdmin : IDisposable
     }
 
     /// <summary>One page of the counters that changed after a number; from 0 is the first page. Null: the node did not say.</summary>
-    public Task<NodeTelemetry?> TelemetryAsync(string adminUrl, long after, long from, CancellationToken cancel) =>
-        ReadAsync<NodeTelemetry>($"{adminUrl.TrimEnd('/')}/telemetry?after={after}{(from > 0 ? $"&from={from}" : "")}", TelemetryTimeout, cancel);
+    public Task<NodeTelemetry?> TelemetryAsync(NodeAddress node, long after, long from, CancellationToken cancel) =>
+        ReadAsync<NodeTelemetry>(node, $"/telemetry?after={after}{(from > 0 ? $"&from={from}" : "")}", TelemetryTimeout, cancel);
 
     /// <summary>Requests after a number, at most 1000; null: the node did not say.</summary>
-    public Task<NodeTraces?> TracesAsync(string adminUrl, long after, CancellationToken cancel) => ReadAsync<NodeTraces>($"{adminUrl.TrimEnd('/')}/traces?after={after}", TelemetryTimeout, cancel);
+    public Task<NodeTraces?> TracesAsync(NodeAddress node, long after, CancellationToken cancel) => ReadAsync<NodeTraces>(node, $"/traces?after={after}", TelemetryTimeout, cancel);
 
     /// <summary>Live numbers; null: the node did not say.</summary>
-    public Task<NodeStats?> StatsAsync(string adminUrl, CancellationToken cancel) => ReadAsync<NodeStats>(adminUrl.TrimEnd('/') + "/stats", StatusTimeout, cancel);
+    public Task<NodeStats?> StatsAsync(NodeAddress node, CancellationToken cancel) => ReadAsync<NodeStats>(node, "/stats", StatusTimeout, cancel);
 
     /// <summary>Of <see cref="StatsAsync"/> what shares and hints need, in haste; and whether nobody listens there, which is more than silence.</summary>
-    public async Task<(NodeStats? Stats, bool IsGone)> GlanceAsync(string adminUrl, CancellationToken cancel)
+    public async Task<(NodeStats? Stats, bool IsGone)> GlanceAsync(NodeAddress node, CancellationToken cancel)
     {
         using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
         bounded.CancelAfter(GlanceTimeout);
         try
         {
-            using var answer = await http.GetAsync(adminUrl.TrimEnd('/') + "/stats?of=shares", bounded.Token);
+            using var request = await RequestAsync(HttpMethod.Get, node, "/stats?of=shares", bounded.Token);
+            using var answer = await http.SendAsync(request, bounded.Token);
             return (answer.IsSuccessStatusCode ? await answer.Content.ReadFromJsonAsync<NodeStats>(NodeTelemetry.Options, bounded.Token) : null, false);
         }
         catch (HttpRequestException failure)
@@ -153,21 +155,21 @@ public sealed class NodeAdmin : IDisposable
     }
 
     /// <summary>Tells a node its shares. False: it did not take them, as it holds others than these were made for, or does not answer.</summary>
-    public Task<bool> OrderSharesAsync(string adminUrl, ShareOrder order, CancellationToken cancel) => TellAsync(HttpMethod.Put, adminUrl, "/shares", order, cancel);
+    public Task<bool> OrderSharesAsync(NodeAddress node, ShareOrder order, CancellationToken cancel) => TellAsync(HttpMethod.Put, node, "/shares", order, cancel);
 
     /// <summary>Tells a node what others have found out. False: it did not take it.</summary>
-    public Task<bool> HintAsync(string adminUrl, IReadOnlyList<Hint> hints, CancellationToken cancel) => TellAsync(HttpMethod.Post, adminUrl, "/hints", new { hints }, cancel);
+    public Task<bool> HintAsync(NodeAddress node, IReadOnlyList<Hint> hints, CancellationToken cancel) => TellAsync(HttpMethod.Post, node, "/hints", new { hints }, cancel);
 
-    private async Task<bool> TellAsync<T>(HttpMethod method, string adminUrl, string path, T body, CancellationToken cancel)
+    private async Task<bool> TellAsync<T>(HttpMethod method, NodeAddress node, string path, T body, CancellationToken cancel)
     {
         using var content = JsonContent.Create(body, options: ConfigJson.Options);
-        using var request = new HttpRequestMessage(method, adminUrl.TrimEnd('/') + path) { Content = content };
+        using var request = await RequestAsync(method, node, path, cancel, content);
         return (await SendAsync(request, GlanceTimeout, cancel)).Status == HttpStatusCode.NoContent;
     }
 
-    private async Task<T?> ReadAsync<T>(string url, TimeSpan timeout, CancellationToken cancel) where T : class
+    private async Task<T?> ReadAsync<T>(NodeAddress node, string path, TimeSpan timeout, CancellationToken cancel) where T : class
     {
-        using var request = new HttpRequestMessage(HttpMethod.Get, url);
+        using var request = await RequestAsync(HttpMethod.Get, node, path, cancel);
         var (status, body, _) = await SendAsync(request, timeout, cancel);
         if (status != HttpStatusCode.OK) return null;
         try
@@ -181,10 +183,10 @@ public sealed class NodeAdmin : IDisposable
     }
 
     /// <summary>Tells a node its share and what others have spent; it tells what it has spent. Null: it did not.</summary>
-    public async Task<SpendingAnswer?> ExchangeSpendingAsync(string adminUrl, SpendingOrder order, CancellationToken cancel)
+    public async Task<SpendingAnswer?> ExchangeSpendingAsync(NodeAddress node, SpendingOrder order, CancellationToken cancel)
     {
         using var content = JsonContent.Create(order, options: ConfigJson.Options);
-        using var request = new HttpRequestMessage(HttpMethod.Put, adminUrl.TrimEnd('/') + "/spending") { Content = content };
+        using var request = await RequestAsync(HttpMethod.Put, node, "/spending", cancel, content);
         var (status, body, _) = await SendAsync(request, StatusTimeout, cancel);
         if (status != HttpStatusCode.OK) return null;
         try
@@ -198,9 +200,9 @@ public sealed class NodeAdmin : IDisposable
     }
 
     /// <summary>Asks at an instance's door. Reads no more of the answer than it takes to judge it.</summary>
-    public async Task<DoorAnswer> KnockAsync(string adminUrl, string instance, ProbeCall call, TimeSpan timeout, CancellationToken cancel)
+    public async Task<DoorAnswer> KnockAsync(NodeAddress node, string instance, ProbeCall call, TimeSpan timeout, CancellationToken cancel)
     {
-        using var request = new HttpRequestMessage(call.Body is null ? HttpMethod.Get : HttpMethod.Post, $"{adminUrl.TrimEnd('/')}/instances/{instance}{call.Path}");
+        using var request = await RequestAsync(call.Body is null ? HttpMethod.Get : HttpMethod.Post, node, $"/instances/{instance}{call.Path}", cancel);
         if (call.Body is not null) request.Content = new StringContent(call.Body, Encoding.UTF8, "application/json");
         using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
         bounded.CancelAfter(timeout);
@@ -225,13 +227,11 @@ public sealed class NodeAdmin : IDisposable
     }
 
     /// <summary>Sends a ghost of a pool to an instance's door and reads its answer as it comes.</summary>
-    public async Task<GhostAnswer> AskAsync(string adminUrl, string pool, string instance, string body, TimeSpan timeout, CancellationToken cancel)
+    public async Task<GhostAnswer> AskAsync(NodeAddress node, string pool, string instance, string body, TimeSpan timeout, CancellationToken cancel)
     {
-        using var request = new HttpRequestMessage(HttpMethod.Post, $"{adminUrl.TrimEnd('/')}/instances/{instance}/v1/chat/completions")
-        {
-            Content = new StringContent(body, Encoding.UTF8, "application/json"),
-            Headers = { { "x-evenkeel-ghost", pool }, { "x-ek-usage", "1" } },
-        };
+        using var request = await RequestAsync(HttpMethod.Post, node, $"/instances/{instance}/v1/chat/completions", cancel, new StringContent(body, Encoding.UTF8, "application/json"));
+        request.Headers.Add("x-evenkeel-ghost", pool);
+        request.Headers.Add("x-ek-usage", "1");
         using var bounded = CancellationTokenSource.CreateLinkedTokenSource(cancel);
         bounded.CancelAfter(timeout);
         var watch = Stopwatch.StartNew();
@@ -262,7 +262,7 @@ public sealed class NodeAdmin : IDisposable
         catch (OperationCanceledException) when (!cancel.IsCancellationRequested)
         {
             if (hasBegun) return reader.Answer(Ms()) with { Outcome = "stalled", Words = "the answer did not end in time" };
-            return (await StatusAsync(adminUrl, cancel)).Fault is { } fault ? AnswerReader.Failed(null, fault, Ms()) : AnswerReader.Failed("timeout_first_token", "no answer in time", Ms());
+            return (await StatusAsync(node, cancel)).Fault is { } fault ? AnswerReader.Failed(null, fault, Ms()) : AnswerReader.Failed("timeout_first_token", "no answer in time", Ms());
         }
         catch (Exception failure) when (failure is HttpRequestException or IOException)
         {
@@ -271,9 +271,9 @@ public sealed class NodeAdmin : IDisposable
     }
 
     /// <summary>Takes sampled requests out of a node's memory; none when it does not answer as it should.</summary>
-    public async Task<IReadOnlyList<NodeSample>> TakeSamplesAsync(string adminUrl, CancellationToken cancel)
+    public async Task<IReadOnlyList<NodeSample>> TakeSamplesAsync(NodeAddress node, CancellationToken cancel)
     {
-        using var request = new HttpRequestMessage(HttpMethod.Post, adminUrl.TrimEnd('/') + "/samples/_take");
+        using var request = await RequestAsync(HttpMethod.Post, node, "/samples/_take", cancel);
         var (status, body, _) = await SendAsync(request, EventsTimeout, cancel);
         if (status != HttpStatusCode.OK) return [];
         try
@@ -287,6 +287,13 @@ public sealed class NodeAdmin : IDisposable
     }
 
     public void Dispose() => http.Dispose();
+
+    private async ValueTask<HttpRequestMessage> RequestAsync(HttpMethod method, NodeAddress node, string path, CancellationToken cancel, HttpContent? content = null)
+    {
+        var request = new HttpRequestMessage(method, node.AdminUrl.TrimEnd('/') + path) { Content = content };
+        if (await tokenFor(node.Name, cancel) is { } token) request.Headers.Authorization = new AuthenticationHeaderValue("Bearer", token);
+        return request;
+    }
 
     private async Task<(HttpStatusCode? Status, string Body, string? Fault)> SendAsync(HttpRequestMessage request, TimeSpan timeout, CancellationToken cancel)
     {

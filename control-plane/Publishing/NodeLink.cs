@@ -62,6 +62,8 @@ public sealed class NodeLink : IAsyncDisposable
         ending.Dispose();
     }
 
+    private NodeAddress Address => new(name, adminUrl);
+
     private async Task RunAsync()
     {
         try
@@ -92,11 +94,11 @@ public sealed class NodeLink : IAsyncDisposable
 
         // A snapshot that it is not known to hold goes out at once; otherwise it is asked first, and gets what it lacks.
         // One that holds none has to know its share before it serves.
-        known ??= (await admin.StatusAsync(adminUrl, cancel)).Status;
+        known ??= (await admin.StatusAsync(Address, cancel)).Status;
         if (known is { Revision: 0 } && state.Current is { } current) await WelcomeAsync(current, cancel);
         var pushed = desired is not null && Lacks(known, desired);
         if (pushed) fault = await PushAsync(desired!, cancel);
-        (known, var silence) = await admin.StatusAsync(adminUrl, cancel);
+        (known, var silence) = await admin.StatusAsync(Address, cancel);
         if (!pushed && desired is not null && known is not null && Lacks(known, desired))
         {
             pushed = true;
@@ -107,7 +109,7 @@ public sealed class NodeLink : IAsyncDisposable
             while (!known.Runs(desired!, null) && time.GetElapsedTime(began) < SettleTime && state.Current?.Snapshot == desired)
             {
                 await Task.Delay(SettleStep, time, cancel);
-                (known, silence) = await admin.StatusAsync(adminUrl, cancel);
+                (known, silence) = await admin.StatusAsync(Address, cancel);
                 if (known is null) break;
             }
         }
@@ -131,7 +133,7 @@ public sealed class NodeLink : IAsyncDisposable
     private async Task WelcomeAsync(Desired current, CancellationToken cancel)
     {
         var others = memory.Nodes.Count(node => node.Live && node.Name != name);
-        if (others > 0) await admin.OrderSharesAsync(adminUrl, ShareOrder.ForNewcomer(current.Document.Instances.Select(instance => instance.Name), others + 1), cancel);
+        if (others > 0) await admin.OrderSharesAsync(Address, ShareOrder.ForNewcomer(current.Document.Instances.Select(instance => instance.Name), others + 1), cancel);
     }
 
     private bool Lacks(NodeStatus? status, Snapshot desired)
@@ -142,7 +144,7 @@ public sealed class NodeLink : IAsyncDisposable
 
     private async Task<string?> PushAsync(Snapshot snapshot, CancellationToken cancel)
     {
-        switch (await admin.PushAsync(adminUrl, snapshot, cancel))
+        switch (await admin.PushAsync(Address, snapshot, cancel))
         {
             case PushResult.Taken:
                 (refused, olderAt) = (null, null);

@@ -16,7 +16,7 @@ namespace Evenkeel.Publishing;
 /// Quartz, whose store is that database, does not.
 /// </summary>
 public sealed class Publisher(
-    ConfigStore configs, SecretResolver secrets, HealthStore health, HealthMemory healthMemory, NodeStore nodes, NodeAdmin admin, DesiredState state, NodeMemory memory, AdminTokens tokens, NpgsqlDataSource database, DatabaseState databaseState, TimeProvider time, ILogger<Publisher> log)
+    ConfigStore configs, SecretResolver secrets, HealthStore health, HealthMemory healthMemory, NodeStore nodes, NodeAdmin admin, DesiredState state, NodeMemory memory, AdminTokens tokens, NodeTokens nodeTokens, NpgsqlDataSource database, DatabaseState databaseState, TimeProvider time, ILogger<Publisher> log)
     : BackgroundService
 {
     private static readonly TimeSpan Tick = TimeSpan.FromSeconds(1);
@@ -133,6 +133,7 @@ public sealed class Publisher(
         // To be told while the database is away.
         await health.ListAsync(cancel);
         await tokens.RememberAsync(cancel);
+        await nodeTokens.RememberAsync(cancel);
     }
 
     // What the probes find while the database is away goes to the nodes all the same.

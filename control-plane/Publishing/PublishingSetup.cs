@@ -16,11 +16,8 @@ public static class PublishingSetup
         services.AddSingleton<NodeMemory>();
         services.AddHostedService(provider => provider.GetRequiredService<NodeMemory>());
         services.AddHostedService<FleetKeeper>();
-        services.AddSingleton(provider =>
-        {
-            var options = provider.GetRequiredService<EvenkeelOptions>();
-            return new NodeAdmin(EvenkeelOptions.ReadSecretFile(options.NodeTokenFile), options);
-        });
+        services.AddSingleton<NodeTokens>();
+        services.AddSingleton(provider => new NodeAdmin(provider.GetRequiredService<NodeTokens>().ForAsync, provider.GetRequiredService<EvenkeelOptions>()));
         services.AddSingleton<Publisher>();
         services.AddHostedService(provider => provider.GetRequiredService<Publisher>());
         return services.AddNodeJobs();

@@ -13,8 +13,14 @@ namespace Evenkeel.Secrets;
 /// </summary>
 public static class RotateCommand
 {
-    private const string RowsSql = "select id, key_id, nonce, ciphertext from secret where key_id <> @keyId for update";
-    private const string UpdateSql = "update secret set key_id = @KeyId, nonce = @Nonce, ciphertext = @Ciphertext where id = @Id";
+    // What is sealed: secrets of the configuration, and the tokens of enrolled nodes (by their name: NodeTokens.SealOf).
+    private static readonly (string RowsSql, string UpdateSql)[] s_sealed =
+    [
+        ("select id, key_id, nonce, ciphertext from secret where key_id <> @keyId for update",
+            "update secret set key_id = @KeyId, nonce = @Nonce, ciphertext = @Ciphertext where id = @Id"),
+        ("select 'node:' || node as id, key_id, nonce, ciphertext from node_token where key_id <> @keyId for update",
+            "update node_token set key_id = @KeyId, nonce = @Nonce, ciphertext = @Ciphertext where 'node:' || node = @Id"),
+    ];
 
     /// <returns>0: done. 1: nothing was changed, for the reason that was written. 2: wrong usage.</returns>
     public static async Task<int> RunAsync(IReadOnlyList<string> arguments, EvenkeelOptions options, TextWriter output, TextWriter errors, CancellationToken cancel = default)
@@ -41,18 +47,24 @@ public static class RotateCommand
 
         var keys = SecretKeyFile.ReadAll(path);
         var vault = new SecretVault(() => [keys[1], .. keys]);
-        var rows = (await connection.QueryAsync<SealedSecret>(new CommandDefinition(RowsSql, new { keyId = vault.KeyId }, transaction, cancellationToken: cancel))).ToList();
-        var resealed = rows.Select(vault.Reseal).OfType<SealedSecret>().ToList();
-        if (resealed.Count < rows.Count)
+        var count = 0;
+        foreach (var (rowsSql, updateSql) in s_sealed)
         {
-            await errors.WriteLineAsync($"evenkeel: {rows.Count - resealed.Count} of {rows.Count} stored secrets cannot be read with the keys at {path}*; nothing was changed");
-            return 1;
+            var rows = (await connection.QueryAsync<SealedSecret>(new CommandDefinition(rowsSql, new { keyId = vault.KeyId }, transaction, cancellationToken: cancel))).ToList();
+            var resealed = rows.Select(vault.Reseal).OfType<SealedSecret>().ToList();
+            if (resealed.Count < rows.Count)
+            {
+                await errors.WriteLineAsync($"evenkeel: {rows.Count - resealed.Count} of {rows.Count} stored secrets cannot be read with the keys at {path}*; nothing was changed");
+                return 1;
+            }
+
+            await connection.ExecuteAsync(new CommandDefinition(updateSql, resealed, transaction, cancellationToken: cancel));
+            count += rows.Count;
         }
 
-        await connection.ExecuteAsync(new CommandDefinition(UpdateSql, resealed, transaction, cancellationToken: cancel));
         await transaction.CommitAsync(cancel);
         SecretKeyFile.Promote(path);
-        await output.WriteLineAsync($"{resealed.Count} stored secrets have the new key. The old one is {SecretKeyFile.PreviousOf(path)}: backups of the database made before now need it.");
+        await output.WriteLineAsync($"{count} stored secrets have the new key. The old one is {SecretKeyFile.PreviousOf(path)}: backups of the database made before now need it.");
         return 0;
     }
 }

@@ -67,6 +67,13 @@ public sealed class SecretVault
         return (withReferences, [.. secrets.Values]);
     }
 
+    /// <summary>One secret under an id of the caller's, by the key in force.</summary>
+    public SealedSecret Seal(string id, string secret)
+    {
+        _keys = Read();     // the one in force may be another one by now
+        return Encrypt(_keys[0], id, secret);
+    }
+
     /// <summary>The same secret under the key in force, with the id that it has.</summary>
     /// <returns>Null when it cannot be opened.</returns>
     public SealedSecret? Reseal(SealedSecret secret) => Open(secret) is { } plain ? Encrypt(_keys[0], secret.Id, plain) : null;

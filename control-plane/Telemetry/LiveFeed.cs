@@ -170,7 +170,7 @@ public sealed class LiveFeed(NpgsqlDataSource database, NodeViews views, NodeAdm
     {
         var desired = state.Current;
         var nodes = await views.ListAsync(desired, cancel);
-        var asking = Task.WhenAll(nodes.Where(node => node.Live).Select(node => admin.StatsAsync(node.AdminUrl, cancel)));
+        var asking = Task.WhenAll(nodes.Where(node => node.Live).Select(node => admin.StatsAsync(new NodeAddress(node.Name, node.AdminUrl), cancel)));
         var (minute, tenMinutes) = (TelemetryWindow.Floor(now.AddSeconds(-60), 10), TelemetryWindow.Floor(now.AddMinutes(-10), 10));
         await using var connection = await database.OpenConnectionAsync(cancel);
         var calls = (await QueryAsync<CallRow>(CallsSql, new { minute, bounds = Histogram.LongBounds })).ToDictionary(row => (row.Family, row.Name));

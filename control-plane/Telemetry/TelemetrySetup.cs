@@ -40,18 +40,18 @@ public sealed class TelemetryDrain(TelemetryStore store, NodeStore nodes, NodeAd
     // All pages as one answer: it is as old as its first page, and a series that comes twice is as its last page has it.
     private async Task<NodeTelemetry?> TelemetryAsync(Node node, long after, CancellationToken cancel)
     {
-        var first = await admin.TelemetryAsync(node.AdminUrl, after, 0, cancel);
+        var first = await admin.TelemetryAsync(node.Address, after, 0, cancel);
         if (first?.Seq < after)
         {
             // The node's clock was set back.
             after = 0;
-            first = await admin.TelemetryAsync(node.AdminUrl, after, 0, cancel);
+            first = await admin.TelemetryAsync(node.Address, after, 0, cancel);
         }
         if (first is not { Next: { } next }) return first;
         var series = first.Series.ToList();
         for (var page = 1; page < MostPages; page++)
         {
-            if (await admin.TelemetryAsync(node.AdminUrl, after, next, cancel) is not { } more || !more.BoundsS.Long.SequenceEqual(first.BoundsS.Long)) return null;
+            if (await admin.TelemetryAsync(node.Address, after, next, cancel) is not { } more || !more.BoundsS.Long.SequenceEqual(first.BoundsS.Long)) return null;
             series.AddRange(more.Series);
             if (more.Next is not { } further) return first with { Series = series };
             next = further;
@@ -66,10 +66,10 @@ public sealed class TelemetryDrain(TelemetryStore store, NodeStore nodes, NodeAd
             for (var portion = 0; portion < PortionsAtOnce; portion++)
             {
                 var cursor = await store.CursorAsync(node.Name, cancel);
-                var traces = await admin.TracesAsync(node.AdminUrl, cursor.TraceNumber, cancel);
+                var traces = await admin.TracesAsync(node.Address, cursor.TraceNumber, cancel);
                 // Another life of the ring: from its beginning, as its numbers may lie below the cursor.
                 var isAnew = traces is not null && traces.Begin != cursor.TraceLife;
-                if (isAnew) traces = await admin.TracesAsync(node.AdminUrl, 0, cancel);
+                if (isAnew) traces = await admin.TracesAsync(node.Address, 0, cancel);
                 var telemetry = portion == 0 ? await TelemetryAsync(node, cursor.Seq, cancel) : null;
 
                 var isNews = telemetry is { Series.Count: > 0 } || traces is { Traces.Count: > 0 } || isAnew;

@@ -7,6 +7,7 @@
 -- `query` and `parse` are pure; what a name server says is hostile input.
 
 local bit = require "bit"
+local clock = require "evenkeel.clock"
 
 local M = {}
 
@@ -136,10 +137,10 @@ end
 
 local function ask(name, kind)
   local why = "there is no name server"
-  local give_up_at = ngx.now() + ALL_S
+  local give_up_at = clock.now() + ALL_S
   for _ = 1, TRIES do
     for _, server in ipairs(servers) do
-      if ngx.now() > give_up_at then return nil, why end
+      if clock.now() > give_up_at then return nil, why end
       local question = M.query(random_id(), name, kind)
       if not question then return nil, "this is no name" end
       local text, list, ttl_s
@@ -165,7 +166,7 @@ end
 
 local function learn(name, entry)
   local list, ttl_s = look_up(name)
-  local at = ngx.now()
+  local at = clock.now()
   entry.is_asked = false
   if list and #list > 0 then
     entry.list, entry.why, entry.fresh_until, entry.stale_until = list, nil, at + ttl_s, at + ttl_s + STALE_S
@@ -179,7 +180,7 @@ end
 --- All addresses of a name, IPv6 in brackets. Waits for the name servers where it is not known (content and timer phases).
 --- @return {addresses} | nil, why
 function M.resolve(name)
-  local at = ngx.now()
+  local at = clock.now()
   local entry = known[name]
   if not entry then
     if known_names >= MOST_NAMES then known, known_names = {}, 0 end

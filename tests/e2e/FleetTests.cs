@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using System.Net;
 using System.Text.Json.Nodes;
 using Evenkeel.EndToEnd.Stacks;
 using Xunit;
@@ -23,8 +25,9 @@ public sealed class FleetTests(FleetStack fleet)
             await loads[0].MoreAsync(200);
             Assert.Equal((0, FleetStack.Ceiling), (scarce.Counters.Rejected, scarce.Counters.PeakInFlight));
 
-            // Three more join under load.
-            nodes.AddRange(await Task.WhenAll(Enumerable.Range(2, 3).Select(i => FurtherNode.StartAsync(fleet.Stack, $"node-{i}", "other-model"))));
+            // Three more join under load: one enrols, the others show the token that all share.
+            var oneTime = (string)(await fleet.Stack.Admin.PostAsync("nodes/enrolments", new { }))["token"]!;
+            nodes.AddRange(await Task.WhenAll(Enumerable.Range(2, 3).Select(i => FurtherNode.StartAsync(fleet.Stack, $"node-{i}", "other-model", i == 2 ? oneTime : null))));
             var others = nodes.ToDictionary(node => node, node => node.Gateway.StartLoad("scarce-model", callers: 20));
             loads.AddRange(others.Values);
             NodeAdmin[] all = [fleet.Stack.Node, .. nodes.Select(node => node.Admin)];
@@ -46,7 +49,9 @@ public sealed class FleetTests(FleetStack fleet)
             Assert.True(scarce.Counters.PeakInFlight >= FleetStack.Ceiling * 0.9, $"at most {scarce.Counters.PeakInFlight} at once: the ceiling was not used");
 
             await WhatOneFindsOutTheOthersKnowAsync(nodes[0], nodes[1]);
+            await AClientThatIsSwitchedOffIsRefusedEverywhereAsync([fleet.Stack.Gateway, nodes[0].Gateway, nodes[1].Gateway]);
             await SharesOutliveControlPlaneAndRestartAsync(nodes[0], left);
+            await ARemovedNodeServesAndIsToldNothingMoreAsync(nodes[0], [fleet.Stack.Node, nodes[1].Admin]);
         }
         finally
         {
@@ -73,6 +78,45 @@ public sealed class FleetTests(FleetStack fleet)
             return await BreakerAsync(finder) == "closed";
         }, "the breaker closes at the one that asks");
         await Wait.Until(async () => await BreakerAsync(hearer) == "closed", "and at the other", s_soon, async () => (await FrailAsync(hearer)).ToJsonString());
+    }
+
+    // Within a second at every node: the quickest of a few, as other programs run on this machine too.
+    private async Task AClientThatIsSwitchedOffIsRefusedEverywhereAsync(Gateway[] everywhere)
+    {
+        var key = await fleet.Stack.Admin.NewClientKeyAsync("clients", new { name = "app" });
+        async Task AnswerAsync(int status) => await Task.WhenAll(everywhere.Select(gateway => Wait.Until(async () =>
+            (await gateway.PostAsync("/v1/chat/completions", Gateway.ChatBody("other-model"), ("Authorization", "Bearer " + key))).Status == status, $"{gateway.Address} answers {status}")));
+        var quickest = TimeSpan.MaxValue;
+        for (var i = 0; i < 5 && quickest > TimeSpan.FromSeconds(1); i++)
+        {
+            await fleet.Stack.Admin.ChangeClientAsync("app", new { enabled = true });
+            await AnswerAsync(200);
+            var watch = Stopwatch.StartNew();
+            await fleet.Stack.Admin.ChangeClientAsync("app", new { enabled = false });
+            await AnswerAsync(401);
+            quickest = watch.Elapsed < quickest ? watch.Elapsed : quickest;
+        }
+        Assert.True(quickest < TimeSpan.FromSeconds(1), $"off everywhere after {quickest}");
+        await fleet.Stack.Admin.PutConfigAsync(fleet.Config.Document);
+        await Task.WhenAll(everywhere.Select(gateway => Wait.Until(async () => (await gateway.AskAsync("other-model")).Status == 200, $"{gateway.Address} asks for no key")));
+    }
+
+    private async Task ARemovedNodeServesAndIsToldNothingMoreAsync(FurtherNode removed, NodeAdmin[] others)
+    {
+        using var thief = new HttpClient { BaseAddress = new Uri($"http://127.0.0.1:{fleet.Stack.AdminPort}") };
+        thief.DefaultRequestHeaders.Authorization = new("Bearer", removed.Token);
+        foreach (var path in new[] { "/node/v1/node-1/nginx.conf", "/node/v1/node-3/nginx.conf", "/api/v1/nodes" })
+        {
+            Assert.Equal(HttpStatusCode.Unauthorized, (await thief.GetAsync(path)).StatusCode);
+        }
+        using var intruder = new NodeAdmin(fleet.Stack.Node.Address, removed.Token);
+        Assert.Equal(HttpStatusCode.Unauthorized, (await Assert.ThrowsAsync<HttpRequestException>(() => intruder.GetAsync("/stats"))).StatusCode);
+
+        await fleet.Stack.Admin.DeleteAsync("nodes/" + removed.Name);
+        await Wait.Until(async () => await SumAsync(others) == FleetStack.Ceiling, "the others have its part", s_soon, () => TellAsync(others));
+        Expect.Served(await removed.Gateway.AskAsync("other-model"));
+        await Wait.Until(() => removed.Said.Contains("refuses this node's token", StringComparison.Ordinal), "its agent says so");
+        Expect.Served(await removed.Gateway.AskAsync("other-model"));
     }
 
     // The last share is kept without a control plane, by a node that starts anew as well.

@@ -369,14 +369,24 @@ group_configuration() {
   promise 'apply shows the faults with their paths' failed_saying surprise
   promise 'and changes nothing' test "$(revision_of "$state")" = "$first"
 
-  run "$evenkeel" token --state "$state" add ci operator
+  run "$evenkeel" token --state "$state" add ci operator --areas config,clients
   promise 'token add shows a new token' worked_saying 'eka_'
   run "$evenkeel" token --state "$state" add ci operator
   promise 'a name is taken once' failed_saying 'There is a token of this name'
   run "$evenkeel" token --state "$state" list
-  promise 'token list tells its name and role' worked_saying '"name":"ci","role":"operator"'
+  promise 'token list tells its name and role' worked_saying '"name":"ci","role":"operator","areas":["config","clients"]'
+  run "$evenkeel" token --state "$state" add other viewer --areas everything
+  promise 'an area that there is not is refused' failed_saying 'refused'
   run "$evenkeel" token --state "$state" revoke ci
   promise 'token revoke ends it' worked_saying 'have ended'
+  run "$evenkeel" node --state "$state" token --name node-2 --expires 30m
+  promise 'node token shows a one-time token' worked_saying 'eke_'
+  run "$evenkeel" node --state "$state" list
+  promise 'node list tells of the node' worked_saying '"name":"node-1"'
+  run "$evenkeel" node --state "$state" remove node-1
+  promise 'a node with the token that all share is not removed from under it' failed_saying 'which cannot be taken'
+  run "$evenkeel" node --state "$state" remove node-9
+  promise 'nor one that there is not' failed_saying 'no such node'
   run "$evenkeel" rotate-secret-key --state "$state"
   promise 'stored secrets get a new key under way' worked_saying 'stored secrets have the new key'
 

@@ -1,5 +1,5 @@
-local dns = require "evenkeel.dns"
 local fake_ngx = require "support.fake_ngx"
+local dns
 
 local function u16(n) return string.char(math.floor(n / 256), n % 256) end
 local function record(kind, ttl_s, data, name)
@@ -8,6 +8,10 @@ end
 local function answer(question, flags, ...)
   return question:sub(1, 2) .. u16(flags) .. "\0\1" .. u16(select("#", ...)) .. "\0\0\0\0" .. question:sub(13) .. table.concat({ ... })
 end
+
+fake_ngx.install()
+package.loaded["evenkeel.dns"] = nil
+dns = require "evenkeel.dns"
 
 local A, AAAA, CNAME, FINE = 1, 28, 5, 0x8180
 local question = dns.query(4711, "api.example.com", A)

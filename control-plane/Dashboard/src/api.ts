@@ -72,7 +72,10 @@ export function query(values: Record<string, string | number | boolean | null | 
 // ---- the session
 
 export type Role = 'viewer' | 'operator' | 'admin'
-export interface Session { name: string; role: Role }
+/** Parts of the API; a token may be bound to some of them. */
+export const areas = ['config', 'clients', 'nodes', 'telemetry', 'incidents', 'alerts', 'ghosts', 'access'] as const
+export type Area = typeof areas[number]
+export interface Session { name: string; role: Role; areas?: Area[] }
 
 // The cookie is out of a script's sight. That there was one is remembered, so that nobody is asked about it in vain.
 const mark = 'evenkeel.session'
@@ -129,7 +132,7 @@ export interface Incident {
 export interface GatewayNode {
   name: string; live: boolean; acknowledged: boolean; revision: number; text_digest?: string; desired_text_digest?: string
   workers: { pid: number; revision: number; text_digest: string; age_s: number }[]
-  last_seen_at: string; admin_url: string; edge_listen?: string; fault?: string
+  last_seen_at: string; in_flight?: number; clock_skew_ms?: number; enrolled_at?: string; admin_url: string; edge_listen?: string; fault?: string
   last_refusal?: { revision: number; stage: string; words: string; at: string }
 }
 export interface GatewayStatus { revision: number; acknowledged: boolean; nodes: GatewayNode[]; faults: Fault[] }

@@ -1,7 +1,7 @@
 // What the views share: answers that keep themselves fresh, the live state, the route, the time range, the theme.
 import { createContext } from 'preact'
 import { useCallback, useContext, useEffect, useRef, useState } from 'preact/hooks'
-import { call, get, Refusal, send, type LiveState, type Role } from './api'
+import { call, get, Refusal, send, type Area, type LiveState, type Role, type Session } from './api'
 
 // ---- answers
 
@@ -99,12 +99,15 @@ export function useLiveSource(signedIn: boolean): Live {
 
 // ---- who is looking
 
-export const RoleContext = createContext<Role>('viewer')
+export const SessionContext = createContext<Session>({ name: '', role: 'viewer' })
 /** Whether the one who is signed in may do what needs this role. The API has the last word. */
 export function useMay(role: Role): boolean {
   const rank: Record<Role, number> = { viewer: 0, operator: 1, admin: 2 }
-  return rank[useContext(RoleContext)] >= rank[role]
+  return rank[useContext(SessionContext).role] >= rank[role]
 }
+/** Whether a token is for this area. */
+export const isFor = (session: Session, area: Area) => session.areas === undefined || session.areas.includes(area)
+export const useArea = (area: Area) => isFor(useContext(SessionContext), area)
 
 // ---- the route: #/view?key=value
 

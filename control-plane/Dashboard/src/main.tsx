@@ -2,8 +2,8 @@
 import './style.css'
 import { render, type FunctionComponent } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
-import { onSignedOut, signIn, signOut, whoAmI, Refusal, type Session } from './api'
-import { LiveContext, linkTo, RoleContext, ThemeContext, useLiveSource, useRoute, useTheme, type Route, type Theme } from './hooks'
+import { onSignedOut, signIn, signOut, whoAmI, Refusal, type Area, type Session } from './api'
+import { isFor, LiveContext, linkTo, SessionContext, ThemeContext, useLiveSource, useRoute, useTheme, type Route, type Theme } from './hooks'
 import { Choice, FaultNote, Loading } from './ui'
 import { Overview } from './views/Overview'
 import { Health } from './views/Health'
@@ -28,6 +28,9 @@ const groups: [string, [string, string, View][]][] = [
   ['Change', [['fleet', 'Pools & instances', Fleet], ['config', 'Configuration', ConfigView], ['revisions', 'Revisions', Revisions], ['nodes', 'Nodes', Nodes], ['access', 'Access', Access]]],
 ]
 const views = groups.flatMap(([, entries]) => entries)
+// What a view is of no use without; telemetry for those that are not named.
+const needed: Record<string, Area[]> = { incidents: ['incidents'], alerts: ['alerts'], ghosts: ['ghosts'], fleet: ['config'], config: ['config'], revisions: ['config'], nodes: ['nodes'], access: ['access', 'clients'] }
+const isOpen = (session: Session, view: string) => (needed[view] ?? ['telemetry']).some(area => isFor(session, area))
 
 function App() {
   const [session, setSession] = useState<Session | null | undefined>(undefined)
@@ -35,24 +38,25 @@ function App() {
   const [theme, setTheme, shownTheme] = useTheme()
   const ask = () => { setFault(null); whoAmI().then(setSession, why => setFault(why as Refusal)) }
   useEffect(() => { ask(); return onSignedOut(() => setSession(null)) }, [])
-  const live = useLiveSource(session != null)
+  const live = useLiveSource(session != null && isFor(session, 'telemetry'))
 
   if (session === undefined) return <main class="alone">{fault ? <FaultNote fault={fault} retry={ask} /> : <Loading />}</main>
   if (session === null) return <SignIn onSignedIn={setSession} />
   return (
     <ThemeContext.Provider value={shownTheme}>
-      <RoleContext.Provider value={session.role}>
+      <SessionContext.Provider value={session}>
         <LiveContext.Provider value={live}>
           <Shell session={session} theme={theme} setTheme={setTheme} leave={async () => { await signOut().catch(() => undefined); setSession(null) }} />
         </LiveContext.Provider>
-      </RoleContext.Provider>
+      </SessionContext.Provider>
     </ThemeContext.Provider>
   )
 }
 
 function Shell({ session, theme, setTheme, leave }: { session: Session; theme: Theme; setTheme: (theme: Theme) => void; leave: () => Promise<void> }) {
   const route = useRoute()
-  const [, title, Shown] = views.find(([id]) => id === route.view) ?? views[0]!
+  const open = views.filter(([id]) => isOpen(session, id))
+  const [, title, Shown] = open.find(([id]) => id === route.view) ?? open[0]!
   return (
     <LiveContext.Consumer>{live => (
       <div class="shell">
@@ -60,17 +64,17 @@ function Shell({ session, theme, setTheme, leave }: { session: Session; theme: T
         <nav aria-label="Views">
           <a class="brand" href={linkTo('overview')}><img src="icon.svg" alt="" width="28" height="28" /><span>Evenkeel</span></a>
           <div class="nav-groups">
-            {groups.map(([name, entries]) => (
+            {groups.filter(([, entries]) => entries.some(entry => open.includes(entry))).map(([name, entries]) => (
               <div class="nav-group" key={name}>
                 <span class="nav-title">{name}</span>
-                {entries.map(([id, text]) => <a key={id} href={linkTo(id)} aria-current={text === title ? 'page' : undefined}>{text}{id === 'incidents' && (live.state?.open_incidents ?? 0) > 0 && <b class="pill" aria-label={`${live.state!.open_incidents} open`}>{live.state!.open_incidents}</b>}</a>)}
+                {entries.filter(entry => open.includes(entry)).map(([id, text]) => <a key={id} href={linkTo(id)} aria-current={text === title ? 'page' : undefined}>{text}{id === 'incidents' && (live.state?.open_incidents ?? 0) > 0 && <b class="pill" aria-label={`${live.state!.open_incidents} open`}>{live.state!.open_incidents}</b>}</a>)}
               </div>
             ))}
           </div>
           <div class="nav-foot">
-            <span class={`pulse ${live.connected ? 'on' : ''}`} role="status">{live.connected ? 'live' : live.fault?.status === 404 ? 'no live numbers' : 'connecting …'}</span>
+            <span class={`pulse ${live.connected ? 'on' : ''}`} role="status">{live.connected ? 'live' : live.fault?.status === 404 || !isFor(session, 'telemetry') ? 'no live numbers' : 'connecting …'}</span>
             <Choice<Theme> label="Colours" value={theme} options={[['auto', 'Auto'], ['light', 'Light'], ['dark', 'Dark']]} onChange={setTheme} />
-            <div class="who"><span title={`signed in as ${session.name}, role ${session.role}`}>{session.name} · {session.role}</span><button type="button" class="plain" onClick={() => void leave()}>Sign out</button></div>
+            <div class="who"><span title={`signed in as ${session.name}, role ${session.role}${session.areas ? `, bound to ${session.areas.join(', ')}` : ''}`}>{session.name} · {session.role}</span><button type="button" class="plain" onClick={() => void leave()}>Sign out</button></div>
           </div>
         </nav>
         <main id="content" tabIndex={-1} data-view={route.view}>

@@ -145,6 +145,40 @@ public sealed class SessionTests(PlaneFixture fixture) : IClassFixture<PlaneFixt
     }
 
     [Fact]
+    public async Task A_token_that_is_bound_to_areas_opens_nothing_else_nor_does_its_session_or_a_token_of_its_making()
+    {
+        using var admin = _plane.Admin();
+        foreach (var bad in new[] { "[]", "[\"everything\"]", "[1]", "\"config\"" })
+        {
+            await admin.SendAsync(HttpMethod.Post, "/api/v1/tokens", Body.Json($$"""{"name":"bound-badly","role":"viewer","areas":{{bad}}}"""), HttpStatusCode.BadRequest);
+        }
+
+        var made = await admin.SendAsync(HttpMethod.Post, "/api/v1/tokens", Body.Json("""{"name":"bound","role":"admin","areas":["access","nodes"]}"""), HttpStatusCode.Created);
+        var token = (string)made["token"]!;
+        using var bound = _plane.Caller(token);
+        using var browser = Browser();
+        Assert.Equal("""["access","nodes"]""", (await LogInAsync(browser, token))["areas"]!.ToJsonString());
+        foreach (var caller in new[] { bound, browser })
+        {
+            await caller.GetAsync("/api/v1/session", HttpStatusCode.OK);
+            await caller.GetAsync("/api/v1/nodes", HttpStatusCode.OK);
+            await caller.GetAsync("/api/v1/audit", HttpStatusCode.OK);
+            await caller.GetAsync("/api/v1/incidents", HttpStatusCode.Forbidden);
+            await caller.SendAsync(HttpMethod.Put, "/api/v1/clients/x", Body.Json("{}"), HttpStatusCode.Forbidden);
+            var refused = await caller.SendAsync(HttpMethod.Put, "/api/v1/config", Body.Yaml("{}"), HttpStatusCode.Forbidden);
+            Assert.Equal("This needs the area config; this token is bound to access, nodes.", (string)refused["detail"]!);
+        }
+
+        foreach (var (areas, expect) in new[] { ("", HttpStatusCode.Forbidden), (",\"areas\":[\"config\"]", HttpStatusCode.Forbidden), (",\"areas\":[\"nodes\"]", HttpStatusCode.Created) })
+        {
+            await bound.SendAsync(HttpMethod.Post, "/api/v1/tokens", Body.Json($$"""{"name":"by-bound","role":"viewer"{{areas}}}"""), expect);
+        }
+
+        Assert.Contains("""{"name":"bound","role":"admin","areas":["access","nodes"],""", (await admin.GetJsonAsync("/api/v1/tokens")).ToJsonString());
+        Assert.Contains((await admin.GetJsonAsync("/api/v1/audit?who=bound")).AsArray(), e => $"{e!["action"]} {e["status"]}" == "PUT /api/v1/config 403");
+    }
+
+    [Fact]
     public async Task A_token_is_shown_once_kept_as_a_hash_and_ends_with_its_sessions()
     {
         var token = await MakeTokenAsync(Role.Viewer, name: "short-lived");

@@ -23,6 +23,9 @@ internal sealed class FakeNode : IAsyncDisposable
     public int Pushes;
     public int MostPushesAtOnce;
 
+    /// <summary>What callers have to show.</summary>
+    public string Token { get; set; } = ControlPlane.NodeToken;
+
     /// <summary>Faults to refuse every snapshot with.</summary>
     public string[]? Refuses { get; set; }
     public string TextDigest { get; set; } = "";
@@ -65,7 +68,7 @@ internal sealed class FakeNode : IAsyncDisposable
         var node = new FakeNode(app) { Url = url };
         app.Use(async (context, next) =>
         {
-            if (context.Request.Headers.Authorization == "Bearer " + ControlPlane.NodeToken) await next(context);
+            if (context.Request.Headers.Authorization == "Bearer " + node.Token) await next(context);
             else context.Response.StatusCode = 401;
         });
         app.MapPut("/snapshot", (Delegate)node.PutAsync);

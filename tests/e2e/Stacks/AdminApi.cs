@@ -92,6 +92,13 @@ internal sealed class AdminApi : IDisposable
         return JsonNode.Parse(text)!.AsObject();
     }
 
+    /// <summary>Removes what is no part of the configuration.</summary>
+    public async Task DeleteAsync(string path)
+    {
+        using var answer = await _http.DeleteAsync("/api/v1/" + path);
+        Assert.True(answer.IsSuccessStatusCode, $"DELETE {path}: {(int)answer.StatusCode} {await answer.Content.ReadAsStringAsync()}");
+    }
+
     private async Task<JsonNode> ReadAsync(string path) => JsonNode.Parse(await TextAsync(path))!;
 
     public async Task<string> TextAsync(string path)

@@ -11,18 +11,22 @@ internal sealed class FurtherNode : IAsyncDisposable
     private readonly Process _agent;
     private readonly Process _watchdog;
 
-    private FurtherNode(Stack stack, string name)
+    private readonly Uri _adminAddress;
+    private NodeAdmin? _admin;
+
+    // With a one-time token it enrols, without one it shows the token that all share.
+    private FurtherNode(Stack stack, string name, string? oneTimeToken)
     {
         Name = name;
         var (port, adminPort) = (Launcher.FreePort(), Launcher.FreePort());
-        var token = Path.Combine(_directory, "node-token");
-        File.Copy(stack.PathOf("node-token"), token);
+        var token = Path.Combine(_directory, oneTimeToken is null ? "shared-token" : "enrol-token");
+        File.WriteAllText(token, oneTimeToken ?? File.ReadAllText(stack.PathOf("node-token")));
         Directory.CreateSymbolicLink(Path.Combine(_directory, "lua"), stack.PathOf("release/lua"));
         var start = new ProcessStartInfo("/bin/bash", [stack.PathOf("release/nginx/agent.sh")]) { RedirectStandardOutput = true, RedirectStandardError = true };
         start.Environment["EVENKEEL_CONTROL_URL"] = $"http://127.0.0.1:{stack.AdminPort}";
         start.Environment["EVENKEEL_NODE_NAME"] = name;
         start.Environment["EVENKEEL_NODE_DIR"] = _directory;
-        start.Environment["EVENKEEL_NODE_TOKEN_FILE"] = token;
+        start.Environment[oneTimeToken is null ? "EVENKEEL_NODE_TOKEN_FILE" : "EVENKEEL_ENROL_TOKEN_FILE"] = token;
         start.Environment["EVENKEEL_ADMIN_LISTEN"] = $"127.0.0.1:{adminPort}";
         start.Environment["EVENKEEL_EDGE_LISTEN"] = $"127.0.0.1:{port}";
         start.Environment["EVENKEEL_WORKERS"] = "1";
@@ -35,18 +39,22 @@ internal sealed class FurtherNode : IAsyncDisposable
         _watchdog = Process.Start("/usr/bin/setsid", ["/bin/bash", "-c",
             """exec </dev/null >/dev/null 2>&1; tail --pid="$1" -f /dev/null; kill -TERM "$2"; sleep 8; rm -rf -- "$3" """, "watchdog", $"{Environment.ProcessId}", $"{_agent.Id}", _directory]);
         Gateway = new Gateway(new Uri($"http://127.0.0.1:{port}"));
-        Admin = new NodeAdmin(new Uri($"http://127.0.0.1:{adminPort}"), File.ReadAllText(token).Trim());
+        _adminAddress = new Uri($"http://127.0.0.1:{adminPort}");
     }
 
     public string Name { get; }
     public Gateway Gateway { get; }
-    public NodeAdmin Admin { get; }
+    public NodeAdmin Admin => _admin!;
+
+    /// <summary>What it shows the control plane, and is shown.</summary>
+    public string Token => File.ReadAllText(Path.Combine(_directory, "token")).Trim();
     public string Said { get; private set; } = "";
 
-    public static async Task<FurtherNode> StartAsync(Stack stack, string name, string model)
+    public static async Task<FurtherNode> StartAsync(Stack stack, string name, string model, string? oneTimeToken = null)
     {
-        var node = new FurtherNode(stack, name);
+        var node = new FurtherNode(stack, name, oneTimeToken);
         await Wait.Until(async () => (await node.Gateway.AskAsync(model)).Status == 200, $"{name} answers", TimeSpan.FromSeconds(60), () => Task.FromResult(node.Said));
+        node._admin = new NodeAdmin(node._adminAddress, node.Token);
         return node;
     }
 
@@ -71,7 +79,7 @@ internal sealed class FurtherNode : IAsyncDisposable
         _watchdog.Dispose();
         _agent.Dispose();
         Gateway.Dispose();
-        Admin.Dispose();
+        _admin?.Dispose();
         Directory.Delete(_directory, recursive: true);
         return ValueTask.CompletedTask;
     }

@@ -17,6 +17,8 @@ internal sealed class NodeAdmin : IDisposable
         _http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", token);
     }
 
+    public Uri Address => _http.BaseAddress!;
+
     public void Dispose() => _http.Dispose();
 
     public Task<string> GetAsync(string path) => _http.GetStringAsync(path);

@@ -1,7 +1,7 @@
 // Who may use the gateway, who may steer it, and who did what.
 import { useState } from 'preact/hooks'
-import { call, query, Refusal, type Role } from '../api'
-import { useMay, useQuery } from '../hooks'
+import { areas, call, query, Refusal, type Role } from '../api'
+import { useArea, useMay, useQuery } from '../hooks'
 import { ago, count, money, moment } from '../format'
 import { Act, Answered, Badge, Dialog, Empty, Page, Panel, Select, Table, When } from '../ui'
 
@@ -9,13 +9,13 @@ interface Client {
   name: string; enabled: boolean; expires?: string; models?: string[]; requests_per_minute?: number; tokens_per_minute?: number; max_concurrent?: number
   budget?: { amount: number | string; currency: string; per: string }
 }
-interface Token { name: string; role: Role; created_at: string; created_by: string; expires_at?: string; revoked_at?: string; last_used_at?: string }
+interface Token { name: string; role: Role; areas?: string[]; created_at: string; created_by: string; expires_at?: string; revoked_at?: string; last_used_at?: string }
 interface Entry { id: number; at: string; who: string; role?: string; source?: string; action: string; status?: number; result: string; from_revision?: number; to_revision?: number }
 
 export function Access() {
-  const mayAct = useMay('operator'), mayAll = useMay('admin')
-  const clients = useQuery<Client[]>('/clients'), tokens = useQuery<Token[]>(mayAll ? '/tokens' : null, 30_000)
-  const [limit, setLimit] = useState(50), audit = useQuery<Entry[]>('/audit' + query({ limit }))
+  const mayAct = useMay('operator'), mayAll = useMay('admin'), ofClients = useArea('clients'), ofAccess = useArea('access')
+  const clients = useQuery<Client[]>(ofClients ? '/clients' : null), tokens = useQuery<Token[]>(mayAll && ofAccess ? '/tokens' : null, 30_000)
+  const [limit, setLimit] = useState(50), audit = useQuery<Entry[]>(ofAccess ? '/audit' + query({ limit }) : null)
   const [adding, setAdding] = useState<'client' | 'token' | null>(null), [secret, setSecret] = useState<{ of: string; text: string } | null>(null)
   const clientPath = (name: string) => `/clients/${encodeURIComponent(name)}`
   const rotate = async (name: string) => {
@@ -24,7 +24,7 @@ export function Access() {
   }
   return (
     <Page title="Access" lead="Who may use the gateway, who may steer it, and who did what">
-      <Panel title="Clients" tools={mayAll && <button type="button" onClick={() => setAdding('client')}>Add a client</button>}>
+      {ofClients && <Panel title="Clients" tools={mayAll && <button type="button" onClick={() => setAdding('client')}>Add a client</button>}>
         <Answered of={clients} empty={list => list.length === 0 ? <Empty title="No client is set up">As long as there is none, whoever reaches the gateway may use it.</Empty> : null}>
           {list => <Table caption="Clients" head={['Client', 'State', 'Models', 'Requests a minute', 'Tokens a minute', 'At once', 'Budget', '']} numeric={[3, 4, 5, 6]} rows={list.map(c => [
             <b>{c.name}</b>, !c.enabled ? <Badge tone="off">switched off</Badge> : c.expires && Date.parse(c.expires) < Date.now() ? <Badge tone="warn">expired</Badge> : <Badge tone="ok">valid</Badge>,
@@ -35,17 +35,17 @@ export function Access() {
             </span>,
           ])} />}
         </Answered>
-      </Panel>
-      {mayAll && <Panel title="Administrators" note="beside the token in the file admin-token" tools={<button type="button" onClick={() => setAdding('token')}>Make a token</button>}>
+      </Panel>}
+      {mayAll && ofAccess && <Panel title="Administrators" note="beside the token in the file admin-token" tools={<button type="button" onClick={() => setAdding('token')}>Make a token</button>}>
         <Answered of={tokens} empty={list => list.length === 0 ? <Empty title="No other token">Give everybody a token of their own: the audit log then tells them apart.</Empty> : null}>
-          {list => <Table caption="Tokens" head={['Name', 'Role', 'State', 'Last used', 'Made', '']} rows={list.map(t => [
-            <b>{t.name}</b>, t.role, t.revoked_at ? <Badge tone="off">revoked</Badge> : t.expires_at && Date.parse(t.expires_at) < Date.now() ? <Badge tone="off">expired</Badge> : <Badge tone="ok">valid</Badge>,
+          {list => <Table caption="Tokens" head={['Name', 'Role', 'Areas', 'State', 'Last used', 'Made', '']} rows={list.map(t => [
+            <b>{t.name}</b>, t.role, t.areas?.join(', ') ?? 'all', t.revoked_at ? <Badge tone="off">revoked</Badge> : t.expires_at && Date.parse(t.expires_at) < Date.now() ? <Badge tone="off">expired</Badge> : <Badge tone="ok">valid</Badge>,
             t.last_used_at ? <When at={t.last_used_at}>{ago(t.last_used_at)}</When> : 'never', <When at={t.created_at}>{moment(t.created_at)}</When>,
             !t.revoked_at && <Act kind="plain" does={async () => { await call('DELETE', `/tokens/${encodeURIComponent(t.name)}`); await tokens.refresh() }}>Revoke</Act>,
           ])} />}
         </Answered>
       </Panel>}
-      <Panel title="Who did what">
+      {ofAccess && <Panel title="Who did what">
         <Answered of={audit} empty={list => list.length === 0 ? <Empty title="Nothing was changed yet" /> : null}>
           {list => <>
             <Table caption="Audit log" head={['When', 'Who', 'What', 'Result', 'Revision']} numeric={[4]} rows={list.map(e => [
@@ -55,7 +55,7 @@ export function Access() {
             {list.length === limit && limit < 500 && <button type="button" onClick={() => setLimit(limit + 100)}>Show more</button>}
           </>}
         </Answered>
-      </Panel>
+      </Panel>}
       {adding === 'client' && <AddClient onClose={() => setAdding(null)} onMade={(name, key) => { setAdding(null); if (key) setSecret({ of: name, text: key }); void clients.refresh() }} />}
       {adding === 'token' && <AddToken onClose={() => setAdding(null)} onMade={(name, token) => { setAdding(null); setSecret({ of: name, text: token }); void tokens.refresh() }} />}
       {secret && <Dialog title={`For ${secret.of}`} onClose={() => setSecret(null)}><p>Copy it now; it is not shown again.</p><p><code class="words" data-secret>{secret.text}</code></p><button type="button" class="primary" onClick={() => void navigator.clipboard?.writeText(secret.text)}>Copy</button></Dialog>}
@@ -92,10 +92,10 @@ function AddClient({ onClose, onMade }: { onClose: () => void; onMade: (name: st
 }
 
 function AddToken({ onClose, onMade }: { onClose: () => void; onMade: (name: string, token: string) => void }) {
-  const [name, setName] = useState(''), [role, setRole] = useState<string>('viewer'), [days, setDays] = useState('90')
+  const [name, setName] = useState(''), [role, setRole] = useState<string>('viewer'), [days, setDays] = useState('90'), [bound, setBound] = useState('')
   const add = async () => {
     const expires = days === '' ? {} : { expires_at: new Date(Date.now() + Number(days) * 86_400_000).toISOString() }
-    const { data } = await call<{ token: string }>('POST', '/tokens', { body: { name: name.trim(), role, ...expires } })
+    const { data } = await call<{ token: string }>('POST', '/tokens', { body: { name: name.trim(), role, ...expires, ...(bound.trim() && { areas: bound.split(',').map(a => a.trim()) }) } })
     onMade(name.trim(), data.token)
   }
   return (
@@ -103,6 +103,8 @@ function AddToken({ onClose, onMade }: { onClose: () => void; onMade: (name: str
       <div class="form">
         <label class="field"><span>Name</span><input value={name} onInput={event => setName(event.currentTarget.value)} /></label>
         <Select label="Role" value={role} options={[['viewer', 'viewer: sees'], ['operator', 'operator: weight, drain, enable, acknowledge'], ['admin', 'admin: everything']]} onChange={setRole} />
+        <label class="field"><span>Areas</span><input value={bound} placeholder="all" aria-describedby="token-areas" onInput={event => setBound(event.currentTarget.value)} /></label>
+        <p class="hint" id="token-areas">Commas between: {areas.join(', ')}</p>
         <Select label="Valid for" value={days} options={[['7', '7 days'], ['90', '90 days'], ['365', 'a year'], ['', 'ever']]} onChange={setDays} />
         <footer class="row"><Act kind="primary" disabled={name.trim() === ''} does={add}>Make it</Act><button type="button" onClick={onClose}>Cancel</button></footer>
       </div>

@@ -5,6 +5,8 @@ import { useQuery } from '../hooks'
 import { ago, moment } from '../format'
 import { Answered, Badge, Dialog, Empty, Page, Panel, Table, When } from '../ui'
 
+const clock = (skewMs?: number) => skewMs === undefined ? '–' : Math.abs(skewMs) < 100 ? 'right' : <span class={Math.abs(skewMs) > 2_000 ? 'refused' : ''}>{skewMs > 0 ? '+' : '−'}{(Math.abs(skewMs) / 1000).toFixed(1)} s</span>
+
 export function Nodes() {
   const status = useQuery<GatewayStatus>('/status', 3_000)
   const [picked, setPicked] = useState<string | null>(null)
@@ -13,9 +15,10 @@ export function Nodes() {
       {status.data && status.data.faults.length > 0 && <div class="state fault" role="alert"><strong>Left out of what the nodes run</strong><ul>{status.data.faults.map((f, n) => <li key={n}><code>{f.path}</code> {f.message}</li>)}</ul></div>}
       <Panel>
         <Answered of={status} empty={data => data.nodes.length === 0 ? <Empty title="No node has been heard of">A node's agent asks for its text by itself: ./evenkeel status, ./evenkeel logs agent.</Empty> : null}>
-          {data => <Table caption="Nodes" head={['Node', 'State', 'Revision', 'Workers', 'Edge', 'Last seen', 'Trouble']} numeric={[2, 3]} rows={data.nodes.map(n => [
+          {data => <Table caption="Nodes" head={['Node', 'State', 'Revision', 'Workers', 'Under way', 'Edge', 'Last seen', 'Clock', 'Enrolled', 'Trouble']} numeric={[2, 3, 4]} rows={data.nodes.map(n => [
             <button type="button" class="plain" onClick={() => setPicked(n.name)}><b>{n.name}</b></button>, !n.live ? <Badge tone="bad">silent</Badge> : n.acknowledged ? <Badge tone="ok">runs it</Badge> : <Badge tone="warn">behind</Badge>,
-            n.revision, n.workers.length, n.edge_listen ?? '–', <When at={n.last_seen_at}>{ago(n.last_seen_at)}</When>,
+            n.revision, n.workers.length, n.in_flight ?? '–', n.edge_listen ?? '–', <When at={n.last_seen_at}>{ago(n.last_seen_at)}</When>,
+            clock(n.clock_skew_ms), n.enrolled_at ? <When at={n.enrolled_at}>{moment(n.enrolled_at)}</When> : 'shared token',
             <span class="words">{n.fault ?? (n.last_refusal && n.last_refusal.revision > n.revision ? `revision ${n.last_refusal.revision} refused: ${n.last_refusal.words}` : '')}</span>,
           ])} />}
         </Answered>
