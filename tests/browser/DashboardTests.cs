@@ -219,6 +219,25 @@ public sealed class DashboardTests(Dashboard dashboard, ITestOutputHelper output
         Assert.Empty(visitor.Complaints);
     }
 
+    [Fact]
+    public async Task What_cannot_be_had_and_what_is_empty_says_what_to_do()
+    {
+        await using var visitor = await dashboard.OpenAsync("overview");
+        var page = visitor.Page;
+        await page.RouteAsync("**/api/v1/telemetry/errors?*", route => route.AbortAsync());
+        await page.RouteAsync("**/api/v1/instances", route => route.FulfillAsync(new() { Status = 503, ContentType = "application/problem+json", Body = "{\"title\":\"Database away\"}" }));
+        await page.RouteAsync("**/api/v1/traces?*", route => route.FulfillAsync(new() { ContentType = "application/json", Body = "[]" }));
+        await visitor.GoAsync("errors");
+        await Assertions.Expect(page.Locator(".state.fault").First).ToContainTextAsync("./evenkeel status");
+        await page.UnrouteAsync("**/api/v1/telemetry/errors?*");
+        await page.GetByRole(AriaRole.Button, new() { Name = "Try again" }).First.ClickAsync();
+        await page.Locator("[data-chart=errors]").WaitForAsync();
+        await visitor.GoAsync("fleet");
+        await Assertions.Expect(page.Locator(".state.fault").First).ToContainTextAsync("goes on by itself when it is back");
+        await visitor.GoAsync("traces");
+        await Assertions.Expect(page.Locator(".state.empty")).ToContainTextAsync("nothing was asked yet");
+    }
+
     // ---- changes
 
     [Fact]
