@@ -42,26 +42,31 @@ public sealed class Month(SharedStack shared) : IAsyncLifetime
     public async Task InitializeAsync()
     {
         Began = DateTimeOffset.UtcNow;
-        // Off-peak windows begin and end with the minute.
-        _edge = new DateTimeOffset(Began.AddSeconds(6).UtcTicks / TimeSpan.TicksPerMinute * TimeSpan.TicksPerMinute, TimeSpan.Zero).AddMinutes(1);
-        _changes.Add(_edge);
-        var edge = TimeOnly.FromDateTime(_edge.UtcDateTime);
-        var (before, after) = (edge.AddMinutes(-10), edge.AddMinutes(10));
         var always = new DateTimeOffset(2025, 1, 1, 0, 0, 0, TimeSpan.Zero);
-
-        // A thousand times what is usual, so that a month comes to more than a few cents.
-        await PublishAsync("month-a", new Price(always, "USD", new(270, 70, 1100), new(before, edge, new(135, 35, 550))));
-        await PublishAsync("month-b", new Price(always, "EUR", new(300, null, 1200), new(edge, after, new(150, null, 600))));
-        await PublishAsync("month-c", new Price(always, "CNY", new(2000, 500, 8000)));
+        TimeOnly before, edge, after;
+        do
+        {
+            // Off-peak windows begin and end with the minute: with the next one that leaves time for some calls before it.
+            _edge = new DateTimeOffset(DateTimeOffset.UtcNow.AddSeconds(6).UtcTicks / TimeSpan.TicksPerMinute * TimeSpan.TicksPerMinute, TimeSpan.Zero).AddMinutes(1);
+            edge = TimeOnly.FromDateTime(_edge.UtcDateTime);
+            (before, after) = (edge.AddMinutes(-10), edge.AddMinutes(10));
+            // A thousand times what is usual, so that a month comes to more than a few cents.
+            Prices["month-a"] = new([new(always, "USD", new(270, 70, 1100), new(before, edge, new(135, 35, 550)))]);
+            Prices["month-b"] = new([new(always, "EUR", new(300, null, 1200), new(edge, after, new(150, null, 600)))]);
+            Prices["month-c"] = new([new(always, "CNY", new(2000, 500, 8000))]);
+            await PublishAsync();
+        }
+        while (DateTimeOffset.UtcNow > _edge - 2 * Quiet);
+        _changes.Add(_edge);
         Script();
         await CallAsync(Days * CallsADay / 3);
         await MoveAccessLogAsync();
 
-        await ChangeAsync("month-a", at => new(at, "USD", new(310.5m, 81.125m, 1250.75m), new(before, edge, new(155.25m, 40.5m, 625.375m))));
+        await ChangeAsync("month-a", at => new Price(at, "USD", new(310.5m, 81.125m, 1250.75m), new(before, edge, new(155.25m, 40.5m, 625.375m))));
         await CallAsync(Days * CallsADay * 2 / 3);
         SwellAccessLog();
 
-        await ChangeAsync("month-b", at => new(at, "USD", new(320, null, 1300)));
+        await ChangeAsync("month-b", at => new Price(at, "USD", new(320, null, 1300)));
         await CallAsync(Days * CallsADay * 5 / 6);
         await UntilAsync(_edge + Margin);
         await Wait.Until(() => File.Exists(AccessLog + ".1"), "the access log was rotated by its size");
@@ -82,15 +87,17 @@ public sealed class Month(SharedStack shared) : IAsyncLifetime
     private async Task ChangeAsync(string instance, Func<DateTimeOffset, Price> priceFrom)
     {
         var at = DateTimeOffset.FromUnixTimeSeconds(DateTimeOffset.UtcNow.ToUnixTimeSeconds() + 2);
+        Prices[instance] = new([.. Prices[instance].Prices, priceFrom(at)]);
+        await PublishAsync();
         _changes.Add(at);
-        await PublishAsync(instance, priceFrom(at));
         await UntilAsync(at + Margin);
     }
 
-    private async Task PublishAsync(string instance, Price price)
+    private async Task PublishAsync()
     {
-        Prices[instance] = new([.. Prices.GetValueOrDefault(instance)?.Prices ?? [], price]);
-        await shared.Admin.AcknowledgedAsync(await shared.Admin.ChangeInstanceAsync(instance, new { prices = Prices[instance].ToJson() }));
+        var revision = 0L;
+        foreach (var (name, list) in Prices) revision = await shared.Admin.ChangeInstanceAsync(name, new { prices = list.ToJson() });
+        await shared.Admin.AcknowledgedAsync(revision);
     }
 
     private static async Task UntilAsync(DateTimeOffset at)
