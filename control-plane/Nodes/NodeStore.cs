@@ -21,7 +21,7 @@ public sealed class NodeStore(NpgsqlDataSource database)
 
     private const string ListSql = """
         select name, admin_url, edge_listen, admin_listen, workers, last_seen_at, last_seen_at > now() - @LiveFor as live, status::text as status
-        from node where @name is null or name = @name order by name
+        from node where removed_at is null and (@name is null or name = @name) order by name
         """;
 
     public Task<IReadOnlyList<Node>> ListAsync(CancellationToken cancel = default) => QueryAsync(null, cancel);
@@ -58,7 +58,7 @@ public sealed class NodeStore(NpgsqlDataSource database)
         insert into node (name, admin_url, edge_listen, admin_listen, workers) values (@Name, @AdminUrl, @EdgeListen, @AdminListen, @Workers)
         on conflict (name) do update set
             admin_url = excluded.admin_url, edge_listen = excluded.edge_listen, admin_listen = excluded.admin_listen, workers = excluded.workers,
-            last_seen_at = now(), live = true
+            last_seen_at = now(), live = true, removed_at = null
         returning not exists (select from before where live and admin_url = @AdminUrl)
         """;
 
@@ -74,7 +74,7 @@ public sealed class NodeStore(NpgsqlDataSource database)
         update node set
             status = @observation::jsonb, revision = @revision, text_digest = @textDigest,
             last_seen_at = case when @answered then now() else last_seen_at end, live = live or @answered
-        where name = @name
+        where name = @name and removed_at is null
         """;
 
     /// <summary>What the node's admin listener said; null: it did not answer. Fault is what went wrong.</summary>

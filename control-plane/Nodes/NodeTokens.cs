@@ -174,8 +174,8 @@ public sealed partial class NodeTokens : IDisposable
     private const string RemoveSql = """
         with token as (delete from node_token where node = @node returning node),
             enrolment as (delete from node_enrolment where node = @node),
-            gone as (delete from node where name = @node and (not live or exists (select from token)) returning name)
-        select exists (select from token) or exists (select from gone) as gone, exists (select from node where name = @node) as known
+            gone as (update node set removed_at = now(), live = false where name = @node and removed_at is null and (not live or exists (select from token)) returning name)
+        select exists (select from token) or exists (select from gone) as gone, exists (select from node where name = @node and removed_at is null) as known
         """;
 
     /// <summary>Ends a node's token, and forgets the node.</summary>

@@ -54,6 +54,26 @@ public sealed class DashboardTests(Dashboard dashboard, ITestOutputHelper output
         Assert.Empty(viewer.Complaints);
     }
 
+    [Fact]
+    public async Task A_token_that_is_bound_to_areas_sees_their_views_and_no_others()
+    {
+        await using var admin = await dashboard.OpenAsync("access");
+        await admin.Page.GetByRole(AriaRole.Button, new() { Name = "Make a token" }).ClickAsync();
+        await admin.Page.GetByLabel("Name", new() { Exact = true }).FillAsync("bound");
+        await admin.Page.GetByLabel("Areas", new() { Exact = true }).FillAsync("nodes, clients");
+        await admin.Page.GetByRole(AriaRole.Button, new() { Name = "Make it" }).ClickAsync();
+        var token = await admin.Page.Locator("[data-secret]").TextContentAsync();
+
+        await using var bound = await dashboard.VisitAsync();
+        await bound.SignInAsync(token!);
+        await bound.Page.GetByRole(AriaRole.Button, new() { Name = "node-1" }).WaitForAsync();
+        await Assertions.Expect(bound.Page.Locator(".nav-group a")).ToHaveTextAsync(["Nodes", "Access"]);
+        await bound.GoAsync("access");
+        await bound.Page.GetByText("No client is set up").WaitForAsync();
+        await Assertions.Expect(bound.Page.GetByText("Who did what")).ToHaveCountAsync(1);      // the page's own words, not the panel
+        Assert.Empty(bound.Complaints);
+    }
+
     // ---- the pictures show what the API says
 
     [Fact]

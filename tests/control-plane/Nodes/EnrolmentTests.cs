@@ -136,6 +136,11 @@ public sealed class EnrolmentTests(PostgresFixture postgres) : IAsyncLifetime
         var digest = (await node.TextAsync("new", fake.Url)).TextDigest();
         await NodeCalls.EventuallyAsync("the snapshot is pushed", () => fake.Revision > 0);
 
+        await using (var database = await _plane.OpenDatabaseAsync())
+        {
+            await database.ExecuteAsync("insert into telemetry_cursor (node) values ('new') on conflict do nothing");
+        }
+
         var waiting = node.PollAsync("new", fake.Url, digest, waitS: 20);
         using var shared = _plane.Node();
         await shared.TextAsync("old");
@@ -152,7 +157,9 @@ public sealed class EnrolmentTests(PostgresFixture postgres) : IAsyncLifetime
         Assert.Contains("admin admin DELETE /api/v1/nodes/new 204", audit);
         Assert.Contains("admin admin POST /api/v1/nodes/enrolments 201", audit);
 
-        // It may come back.
+        // It may come back, and what was read of its counters is not read again.
+        await using var connection = await _plane.OpenDatabaseAsync();
+        Assert.Equal(1, await connection.ExecuteScalarAsync<int>("select count(*) from telemetry_cursor where node = 'new'"));
         Assert.Equal(HttpStatusCode.NoContent, await EnrolAsync(await OneTimeTokenAsync("new"), "new", Own('b')));
         Assert.Equal(HttpStatusCode.OK, await PollAsync(Own('b'), "new"));
     }
