@@ -33,9 +33,10 @@ public sealed partial class NodeTokens : IDisposable
 
     private const string EnrolmentPrefix = "eke_";
 
-    private sealed record Row(string Node, byte[] TokenHash, string KeyId, byte[] Nonce, byte[] Ciphertext, DateTime EnrolledAt);
+    private sealed record Row(string Node, byte[]? TokenHash, string? KeyId, byte[]? Nonce, byte[]? Ciphertext, DateTime? EnrolledAt);
 
-    private sealed record Known(byte[] Hash, string? Token, DateTime EnrolledAt);
+    // Without a hash: it was removed.
+    private sealed record Known(byte[]? Hash, string? Token, DateTime? EnrolledAt);
 
     private readonly NpgsqlDataSource _database;
     private readonly BearerTokens _files;
@@ -58,12 +59,14 @@ public sealed partial class NodeTokens : IDisposable
             return false;
         }
 
-        return (await _kept.CurrentAsync(cancel)).TryGetValue(node, out var own)
-            ? CryptographicOperations.FixedTimeEquals(hash, own.Hash)
+        return (await _kept.CurrentAsync(cancel)).GetValueOrDefault(node)?.Hash is { } own
+            ? CryptographicOperations.FixedTimeEquals(hash, own)
             : _files.NodeHash is { } shared && CryptographicOperations.FixedTimeEquals(hash, shared);
     }
 
-    /// <summary>What to show at this node's admin listener; null: nothing, as it is not known.</summary>
+    /// <summary>
+    /// What to show at this node's admin listener; null: nothing, as it is not known, or the node was removed: what all share is not for it.
+    /// </summary>
     public async ValueTask<string?> ForAsync(string node, CancellationToken cancel)
     {
         try
@@ -196,14 +199,20 @@ public sealed partial class NodeTokens : IDisposable
 
     public void Dispose() => _kept.Dispose();
 
-    private const string LoadSql = "select node, token_hash, key_id, nonce, ciphertext, enrolled_at from node_token";
+    // In one statement: a node whose token has gone is never one that shows the shared one.
+    private const string LoadSql = """
+        select node, token_hash, key_id, nonce, ciphertext, enrolled_at from node_token
+        union all
+        select name, null, null, null, null, null from node where removed_at is not null and not exists (select from node_token where node = name)
+        """;
 
     private async Task<Dictionary<string, Known>> LoadAsync(NpgsqlConnection connection, CancellationToken cancel)
     {
         var rows = await connection.QueryAsync<Row>(new CommandDefinition(LoadSql, cancellationToken: cancel));
-        return _opened = rows.ToDictionary(row => row.Node, row => _opened.GetValueOrDefault(row.Node) is { Token: not null } before && before.Hash.AsSpan().SequenceEqual(row.TokenHash)
-            ? before
-            : new Known(row.TokenHash, _vault.Open(new SealedSecret(SealOf(row.Node), row.KeyId, row.Nonce, row.Ciphertext)), row.EnrolledAt));
+        return _opened = rows.ToDictionary(row => row.Node, row =>
+            row.TokenHash is null ? new Known(null, null, null)
+            : _opened.GetValueOrDefault(row.Node) is { Token: not null } before && before.Hash.AsSpan().SequenceEqual(row.TokenHash) ? before
+            : new Known(row.TokenHash, _vault.Open(new SealedSecret(SealOf(row.Node), row.KeyId!, row.Nonce!, row.Ciphertext!)), row.EnrolledAt));
     }
 
     [GeneratedRegex(@"^[A-Za-z0-9_-]{43,200}\z")]

@@ -1,6 +1,7 @@
 using System.Net;
 using System.Text;
 using Dapper;
+using Evenkeel.Nodes;
 using Evenkeel.Secrets;
 using Microsoft.Extensions.DependencyInjection;
 using Xunit;
@@ -148,6 +149,8 @@ public sealed class EnrolmentTests(PostgresFixture postgres) : IAsyncLifetime
         await _admin.SendAsync(HttpMethod.Delete, "/api/v1/nodes/new", expect: HttpStatusCode.NoContent);
         await _admin.SendAsync(HttpMethod.Delete, "/api/v1/nodes/new", expect: HttpStatusCode.NotFound);
         Assert.Equal(HttpStatusCode.Unauthorized, await PollAsync(Own('a'), "new"));
+        var tokens = _plane.Services.GetRequiredService<NodeTokens>();
+        Assert.Equal((null, ControlPlane.NodeToken), (await tokens.ForAsync("new", default), await tokens.ForAsync("old", default)));     // what all share is not for it
         await _admin.ApplyAsync(NodeCalls.Config(more: "  - {name: b, base_url: \"http://127.0.0.1:9002\"}"));
         Assert.Equal(HttpStatusCode.Unauthorized, (await waiting).StatusCode);
         Assert.Equal(["old"], (await _admin.GetJsonAsync("/api/v1/nodes")).AsArray().Select(n => (string)n!["name"]!));
