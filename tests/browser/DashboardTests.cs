@@ -223,6 +223,7 @@ public sealed class DashboardTests(Dashboard dashboard, ITestOutputHelper output
         await page.GetByRole(AriaRole.Button, new() { Name = "Show sample" }).First.ClickAsync();
         await Assertions.Expect(dialog).ToContainTextAsync("Hello!");
         await Assertions.Expect(dialog).ToContainTextAsync("Answers");
+        Assert.Empty(await visitor.AxeAsync());
         Assert.Empty(visitor.Complaints);
     }
 
