@@ -175,9 +175,10 @@ public sealed class VerdictTests
     public async Task What_does_not_end_is_ended_and_says_where_it_stood()
     {
         var never = new TaskCompletionSource<string>();
-        var watchdog = new Watchdog(TimeSpan.FromMilliseconds(50), TimeSpan.FromMilliseconds(50)) { Stage = "the blow" };
+        var told = 0;
+        var watchdog = new Watchdog(TimeSpan.FromMilliseconds(50), TimeSpan.FromMilliseconds(50)) { Stage = "the blow", Hung = () => told++ };
         Assert.Null(await watchdog.RunAsync(_ => never.Task, CancellationToken.None).WaitAsync(TimeSpan.FromSeconds(30)));
-        Assert.Equal("the blow", watchdog.Stage);
+        Assert.Equal(("the blow", 1), (watchdog.Stage, told));
     }
 
     [Fact]

@@ -85,13 +85,11 @@ async Task<int> PlayAsync()
         foreach (var blow in order)
         {
             if (repeats && clock.Elapsed >= lasts) break;
-            var (watchdog, seed, isLast) = (new Watchdog(blow.Limit, TimeSpan.FromSeconds(60)), random.Next(1, 1_000_000), !repeats && blow == order[^1]);
+            var (watchdog, seed, isLast) = (new Watchdog(blow.Limit, TimeSpan.FromSeconds(60)) { Hung = () => { failed++; KeepEvidence(); } }, random.Next(1, 1_000_000), !repeats && blow == order[^1]);
             var outcome = await watchdog.RunAsync(cancel => Round.PlayAsync(scene, blow, seed, isLast, stage => watchdog.Stage = stage, cancel), interrupted.Token);
             if (outcome is null)
             {
-                failed++;
-                Console.WriteLine($"  not ok   {blow.Name,-36} hung: after {blow.Limit.TotalMinutes:0} minutes it stood at: {watchdog.Stage}");
-                KeepEvidence();
+                Console.WriteLine($"  not ok   {blow.Name,-36} hung: after {blow.Limit.TotalMinutes:0.#} minutes it stood at: {watchdog.Stage}");
                 return Summed();      // nothing is known of what comes after
             }
             var said = string.Join(", ", outcome.Answers.OrderBy(pair => pair.Key).Select(pair => $"{pair.Value} {Words(pair.Key)}"));

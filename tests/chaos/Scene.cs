@@ -274,7 +274,7 @@ internal sealed class Scene : IAsyncDisposable
         if (Providers is not null) await Providers.DisposeAsync();
         Network?.Dispose();
         Time?.Dispose();
-        if (Disk is null) _scratch.Delete(recursive: true);      // else it goes away with the mounts
-        else foreach (var entry in _scratch.EnumerateFileSystemInfos()) { if (entry is DirectoryInfo directory && entry.LinkTarget is null) directory.Delete(recursive: true); else entry.Delete(); }
+        Disk?.Dispose();      // with all that is on it
+        _scratch.Delete(recursive: true);
     }
 }

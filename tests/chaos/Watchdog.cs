@@ -8,6 +8,9 @@ internal sealed class Watchdog(TimeSpan limit, TimeSpan grace)
     /// <summary>Where it stands, in its own words.</summary>
     public string Stage { get; set; } = "its beginning";
 
+    /// <summary>Called when it is about to be ended, while all still stands as it does.</summary>
+    public Action Hung { get; init; } = () => { };
+
     /// <summary>What it gave; null when it had to be ended.</summary>
     public async Task<T?> RunAsync<T>(Func<CancellationToken, Task<T>> what, CancellationToken cancel) where T : class
     {
@@ -16,6 +19,7 @@ internal sealed class Watchdog(TimeSpan limit, TimeSpan grace)
         await Task.WhenAny(run, Task.Delay(limit, cancel));
         if (run.IsCompleted) return await run;
         var stage = Stage;
+        if (!cancel.IsCancellationRequested) Hung();
         await ending.CancelAsync();
         await Task.WhenAny(run, Task.Delay(grace, CancellationToken.None));
         Stage = stage;
