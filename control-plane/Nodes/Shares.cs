@@ -6,9 +6,15 @@ public sealed record InstanceShare(int Permits, int Trials);
 /// <summary>What a node is told to hold from now on. BasedOn is the version of the shares that it holds, Share its fraction of the clients' limits.</summary>
 public sealed record ShareOrder(long BasedOn, double Share, IReadOnlyDictionary<string, InstanceShare> Instances)
 {
-    /// <summary>For a node that has just come to others: one permit each, until those have made room.</summary>
-    public static ShareOrder ForNewcomer(IEnumerable<string> instances, int nodes) =>
-        new(0, 1.0 / nodes, instances.ToDictionary(name => name, _ => new InstanceShare(1, 0)));
+    // What all nodes together may have above a ceiling.
+    private const double Slack = 0.05;
+
+    /// <summary>
+    /// For a node that has just come to others, which have yet to make room: one permit of an instance, if twice as many newcomers as there
+    /// are nodes would stay within the slack with that, else none. Who asks it meanwhile waits in its queue.
+    /// </summary>
+    public static ShareOrder ForNewcomer(IEnumerable<(string Instance, int MaxConnections)> instances, int nodes) =>
+        new(0, 1.0 / nodes, instances.ToDictionary(of => of.Instance, of => new InstanceShare(of.MaxConnections * Slack >= 2 * nodes ? 1 : 0, 0)));
 }
 
 /// <summary>

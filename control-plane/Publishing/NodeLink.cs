@@ -92,11 +92,9 @@ public sealed class NodeLink : IAsyncDisposable
         string? fault = null;
         var began = time.GetTimestamp();
 
-        // A snapshot that it is not known to hold goes out at once; otherwise it is asked first, and gets what it lacks.
-        // One that holds none has to know its share before it serves.
+        // What it is not known to hold goes out at once; otherwise it is asked first, and gets what it lacks.
         known ??= (await admin.StatusAsync(Address, cancel)).Status;
-        if (known is { Revision: 0 } && state.Current is { } current) await WelcomeAsync(current, cancel);
-        var pushed = desired is not null && Lacks(known, desired);
+        var pushed = desired is not null && known is not null && Lacks(known, desired);
         if (pushed) fault = await PushAsync(desired!, cancel);
         (known, var silence) = await admin.StatusAsync(Address, cancel);
         if (!pushed && desired is not null && known is not null && Lacks(known, desired))
@@ -130,20 +128,22 @@ public sealed class NodeLink : IAsyncDisposable
         await StoreAsync(store => nodes.ObservedAsync(name, known, fault, store), cancel);
     }
 
+    // One that holds nothing has to know its share before it serves.
     private async Task WelcomeAsync(Desired current, CancellationToken cancel)
     {
         var others = memory.Nodes.Count(node => node.Live && node.Name != name);
-        if (others > 0) await admin.OrderSharesAsync(Address, ShareOrder.ForNewcomer(current.Document.Instances.Select(instance => instance.Name), others + 1), cancel);
+        if (others > 0) await admin.OrderSharesAsync(Address, ShareOrder.ForNewcomer(current.Document.Instances.Select(instance => (instance.Name, instance.MaxConnections)), others + 1), cancel);
     }
 
-    private bool Lacks(NodeStatus? status, Snapshot desired)
+    private bool Lacks(NodeStatus status, Snapshot desired)
     {
         if (refused == desired && time.GetElapsedTime(refusedAt) < RetryRefusedAfter) return false;
-        return status is null || (status.Revision, status.State, status.Digest) != (desired.Revision, desired.State, desired.Digest);
+        return (status.Revision, status.State, status.Digest) != (desired.Revision, desired.State, desired.Digest);
     }
 
     private async Task<string?> PushAsync(Snapshot snapshot, CancellationToken cancel)
     {
+        if (known is { Revision: 0 } && state.Current is { } current) await WelcomeAsync(current, cancel);
         switch (await admin.PushAsync(Address, snapshot, cancel))
         {
             case PushResult.Taken:

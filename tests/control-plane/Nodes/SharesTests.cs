@@ -32,6 +32,15 @@ public sealed class SharesTests
     }
 
     [Fact]
+    public void Newcomers_that_come_at_once_hold_no_more_than_the_slack_before_they_are_dealt_anything()
+    {
+        var order = ShareOrder.ForNewcomer([("scarce", 40), ("ample", 1000)], nodes: 2);
+        Assert.Equal((0, 1), (order.Instances["scarce"].Permits, order.Instances["ample"].Permits));
+        Assert.All(order.Instances.Values, part => Assert.Equal(0, part.Trials));
+        Assert.Equal(0.5, order.Share);
+    }
+
+    [Fact]
     public void Who_has_more_to_do_has_more_and_the_idle_keep_something()
     {
         var parts = Settle(100, [new Holder("a", 25, 25), new Holder("b", 25, 2), new Holder("c", 25, 2), new Holder("d", 25, 2)]);
