@@ -10,9 +10,6 @@ namespace Evenkeel.EndToEnd;
 [Collection(FleetStackCollection.Name)]
 public sealed class FleetTests(FleetStack fleet)
 {
-    /// <summary>It is promised within two seconds, on a machine that has time for it.</summary>
-    private static readonly TimeSpan s_soon = TimeSpan.FromSeconds(8);
-
     [Fact]
     public async Task Four_nodes_at_full_load_stay_below_a_ceiling_while_nodes_join_and_die_and_what_one_finds_out_the_others_know()
     {
@@ -31,7 +28,7 @@ public sealed class FleetTests(FleetStack fleet)
             var others = nodes.ToDictionary(node => node, node => node.Gateway.StartLoad("scarce-model", callers: 20));
             loads.AddRange(others.Values);
             NodeAdmin[] all = [fleet.Stack.Node, .. nodes.Select(node => node.Admin)];
-            await Wait.Until(async () => await SumAsync(all) == FleetStack.Ceiling && (await Task.WhenAll(all.Select(PermitsAsync))).All(part => part >= 4), "all four have a part", s_soon, () => TellAsync(all));
+            await Wait.Until(async () => await SumAsync(all) == FleetStack.Ceiling && (await Task.WhenAll(all.Select(PermitsAsync))).All(part => part >= 4), "all four have a part", Wait.Promised(2), () => TellAsync(all));
             await others[nodes[0]].MoreAsync(50);
             await others[nodes[2]].MoreAsync(50);
 
@@ -41,7 +38,7 @@ public sealed class FleetTests(FleetStack fleet)
             loads.Remove(lost);
             dead.Kill();
             var left = all[..^1];
-            await Wait.Until(async () => await SumAsync(left) == FleetStack.Ceiling, "the others have its part", s_soon, () => TellAsync(left));
+            await Wait.Until(async () => await SumAsync(left) == FleetStack.Ceiling, "the others have its part", Wait.Promised(2), () => TellAsync(left));
             await lost.DisposeAsync();
             await loads[0].MoreAsync(100);
             foreach (var load in loads) Expect.Served(await load.StopAsync());
@@ -68,7 +65,8 @@ public sealed class FleetTests(FleetStack fleet)
             await finder.Gateway.AskAsync("frail-model");
             return await BreakerAsync(finder) == "open";
         }, "the breaker opens at the one that asks");
-        await Wait.Until(async () => (await FrailAsync(hearer))["opening"] is { } opening && (string?)opening["by"] == finder.Name, "and at the one that does not", s_soon);
+        await Wait.Until(async () => (await FrailAsync(hearer))["opening"] is { } opening && (string?)opening["by"] == finder.Name, "and at the one that does not");
+        await ToldWithinAsync(Wait.Promised(1), finder, hearer, "breaker_opened");
 
         // Closed by the trials of the one that asks, it closes at the one that does not.
         fleet.Providers["frail"].ClearFaults();
@@ -77,7 +75,84 @@ public sealed class FleetTests(FleetStack fleet)
             await finder.Gateway.AskAsync("frail-model");
             return await BreakerAsync(finder) == "closed";
         }, "the breaker closes at the one that asks");
-        await Wait.Until(async () => await BreakerAsync(hearer) == "closed", "and at the other", s_soon, async () => (await FrailAsync(hearer)).ToJsonString());
+        await Wait.Until(async () => await BreakerAsync(hearer) == "closed", "and at the other", evidence: async () => (await FrailAsync(hearer)).ToJsonString());
+        await ToldWithinAsync(Wait.Promised(1), finder, hearer, "breaker_closed");
+
+        fleet.Providers["frail"].AddFault("status=429;retry_after=30", times: 1);
+        await Wait.Until(async () =>
+        {
+            await finder.Gateway.AskAsync("frail-model");
+            return (double)(await FrailAsync(finder))["cooldown_s"]! > 1;
+        }, "it cools down at the one that asks");
+        await Wait.Until(async () => (double)(await FrailAsync(hearer))["cooldown_s"]! > 1, "and at the other");
+        await ToldWithinAsync(Wait.Promised(1), finder, hearer, "cooldown");
+        await Task.WhenAll(finder.Admin.ForgiveAsync("frail"), hearer.Admin.ForgiveAsync("frail"));
+    }
+
+    // By the nodes' own clocks, which are one clock here, and their own records.
+    private static async Task ToldWithinAsync(TimeSpan promised, FurtherNode finder, FurtherNode hearer, string kind)
+    {
+        var found = await AtAsync(finder, detail => (string?)detail["why"] != "told");
+        var told = await AtAsync(hearer, detail => (string?)detail["why"] == "told" && (string?)detail["by"] == finder.Name);
+        Assert.InRange(told - found, 0, promised.TotalSeconds);
+
+        async Task<double> AtAsync(FurtherNode node, Func<JsonNode, bool> isIt) =>
+            (double)JsonNode.Parse(await node.Admin.GetAsync("/events?after=0"))!["events"]!.AsArray()
+                .Last(one => (string?)one!["kind"] == kind && (string?)one["subject"] == "frail" && isIt(one["detail"]!))!["at"]!;
+    }
+
+    [Fact]
+    public async Task Of_two_control_planes_the_one_that_leads_is_killed_under_load_and_no_client_notices_and_the_other_goes_on()
+    {
+        await using var other = await FurtherControlPlane.StartAsync(fleet.Stack);
+        await using var node = await FurtherNode.StartAsync(fleet.Stack, "node-5", "other-model", others: other.Address);
+        NodeAdmin[] all = [fleet.Stack.Node, node.Admin];
+        await Wait.Until(async () => await SumAsync(all) == FleetStack.Ceiling && await PermitsAsync(node.Admin) > 1, "both nodes have a part", evidence: () => TellAsync(all));
+        Assert.True((bool)(await fleet.Stack.Admin.StatusAsync())["leads"]!);
+        Assert.False((bool)(await other.Admin.StatusAsync())["leads"]!);
+        var loads = new[] { fleet.Stack.Gateway.StartLoad("other-model", callers: 3, afresh: true), node.Gateway.StartLoad("other-model", callers: 3, afresh: true) };
+        try
+        {
+            await loads[1].MoreAsync(20);
+            fleet.Stack.Kill("control-plane");
+
+            // What is changed at the other is on all nodes, and it leads.
+            var revision = await other.Admin.SetWeightAsync("frail", 51);
+            await Wait.Until(async () => (await Task.WhenAll(all.Select(one => one.WorkersAsync()))).All(workers => workers.All(worker => worker.Revision == revision)),
+                "all nodes run what was changed", Wait.Promised(5));
+            await Wait.Until(async () => (bool)(await other.Admin.StatusAsync())["leads"]!, "the other leads", Wait.Promised(5));
+
+            // The agent has found it: what needs a reload is there as well.
+            revision = await other.Admin.AddInstanceAsync("late", fleet.Providers["other"].BaseUrl, new { api_key = SharedStack.KeyOf("other") });
+            await Wait.Until(async () => await other.Admin.GetAsync("nodes/node-5") is var view && (long)view["revision"]! == revision && (string?)view["text_digest"] == (string)view["desired_text_digest"]!,
+                "the node whose agent asked the dead one runs the new text", evidence: async () => (await other.Admin.GetAsync("nodes/node-5")).ToJsonString() + node.Said);
+
+            // Probes go on.
+            fleet.Providers["watched"].Down();
+            await Wait.Until(async () => (await Task.WhenAll(all.Select(one => one.StatsAsync()))).All(stats => !(bool)stats["instances"]!["watched"]!["healthy"]!), "the probes take an instance out");
+            fleet.Providers["watched"].Up();
+            await Wait.Until(async () => (await Task.WhenAll(all.Select(one => one.StatsAsync()))).All(stats => (bool)stats["instances"]!["watched"]!["healthy"]!), "and bring it back");
+
+            await loads[1].MoreAsync(20);
+            foreach (var load in loads) Expect.Served(await load.StopAsync());
+
+            // Shares are dealt by the other now: those of a node that dies are anew.
+            node.Kill();
+            await Wait.Until(async () => await PermitsAsync(fleet.Stack.Node) == FleetStack.Ceiling, "the dead node's part is dealt to the other", Wait.Promised(2), () => TellAsync([fleet.Stack.Node]));
+        }
+        finally
+        {
+            fleet.Providers["watched"].Up();
+            foreach (var load in loads) await load.DisposeAsync();
+            var up = await fleet.Stack.UpAsync();
+            Assert.True(up.ExitCode == 0, up.Output);
+        }
+
+        // It is back, and each is as good as the other.
+        Assert.True((bool)(await other.Admin.StatusAsync())["leads"]!);
+        var back = await fleet.Stack.Admin.PutConfigAsync(fleet.Config.Document);
+        await Wait.Until(async () => (await fleet.Stack.Node.WorkersAsync()).All(worker => worker.Revision == back), "a change at the one that is back arrives", evidence: async () => (await fleet.Stack.Admin.StatusAsync()).ToJsonString());
+        Assert.Equal(back, await other.Admin.RevisionAsync());
     }
 
     // Within a second at every node: the quickest of a few, as other programs run on this machine too.
@@ -113,7 +188,7 @@ public sealed class FleetTests(FleetStack fleet)
         Assert.Equal(HttpStatusCode.Unauthorized, (await Assert.ThrowsAsync<HttpRequestException>(() => intruder.GetAsync("/stats"))).StatusCode);
 
         await fleet.Stack.Admin.DeleteAsync("nodes/" + removed.Name);
-        await Wait.Until(async () => await SumAsync(others) == FleetStack.Ceiling, "the others have its part", s_soon, () => TellAsync(others));
+        await Wait.Until(async () => await SumAsync(others) == FleetStack.Ceiling, "the others have its part", Wait.Promised(2), () => TellAsync(others));
         Expect.Served(await removed.Gateway.AskAsync("other-model"));
         await Wait.Until(() => removed.Said.Contains("refuses this node's token", StringComparison.Ordinal), "its agent says so");
         Expect.Served(await removed.Gateway.AskAsync("other-model"));

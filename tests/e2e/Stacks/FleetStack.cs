@@ -15,7 +15,7 @@ internal sealed class FurtherNode : IAsyncDisposable
     private NodeAdmin? _admin;
 
     // With a one-time token it enrols, without one it shows the token that all share.
-    private FurtherNode(Stack stack, string name, string? oneTimeToken)
+    private FurtherNode(Stack stack, string name, string? oneTimeToken, Uri[] others)
     {
         Name = name;
         var (port, adminPort) = (Launcher.FreePort(), Launcher.FreePort());
@@ -23,7 +23,7 @@ internal sealed class FurtherNode : IAsyncDisposable
         File.WriteAllText(token, oneTimeToken ?? File.ReadAllText(stack.PathOf("node-token")));
         Directory.CreateSymbolicLink(Path.Combine(_directory, "lua"), stack.PathOf("release/lua"));
         var start = new ProcessStartInfo("/bin/bash", [stack.PathOf("release/nginx/agent.sh")]) { RedirectStandardOutput = true, RedirectStandardError = true };
-        start.Environment["EVENKEEL_CONTROL_URL"] = $"http://127.0.0.1:{stack.AdminPort}";
+        start.Environment["EVENKEEL_CONTROL_URL"] = string.Join(' ', [$"http://127.0.0.1:{stack.AdminPort}", .. others.Select(other => other.ToString())]);
         start.Environment["EVENKEEL_NODE_NAME"] = name;
         start.Environment["EVENKEEL_NODE_DIR"] = _directory;
         start.Environment[oneTimeToken is null ? "EVENKEEL_NODE_TOKEN_FILE" : "EVENKEEL_ENROL_TOKEN_FILE"] = token;
@@ -50,9 +50,14 @@ internal sealed class FurtherNode : IAsyncDisposable
     public string Token => File.ReadAllText(Path.Combine(_directory, "token")).Trim();
     public string Said { get; private set; } = "";
 
-    public static async Task<FurtherNode> StartAsync(Stack stack, string name, string model, string? oneTimeToken = null)
+    /// <param name="stack">Whose control plane it asks.</param>
+    /// <param name="name">Its own.</param>
+    /// <param name="model">It is there when it answers for this one.</param>
+    /// <param name="oneTimeToken">To enrol with.</param>
+    /// <param name="others">Control planes that it asks when that one does not answer.</param>
+    public static async Task<FurtherNode> StartAsync(Stack stack, string name, string model, string? oneTimeToken = null, params Uri[] others)
     {
-        var node = new FurtherNode(stack, name, oneTimeToken);
+        var node = new FurtherNode(stack, name, oneTimeToken, others);
         await Wait.Until(async () => (await node.Gateway.AskAsync(model)).Status == 200, $"{name} answers", TimeSpan.FromSeconds(60), () => Task.FromResult(node.Said));
         node._admin = new NodeAdmin(node._adminAddress, node.Token);
         return node;
@@ -85,6 +90,54 @@ internal sealed class FurtherNode : IAsyncDisposable
     }
 }
 
+/// <summary>A second control plane of a stack on this machine: another process of the stack's release, on its database and with its files.</summary>
+internal sealed class FurtherControlPlane : IAsyncDisposable
+{
+    private readonly Process _process;
+    private readonly Process _watchdog;
+
+    private FurtherControlPlane(Stack stack)
+    {
+        Address = new Uri($"http://127.0.0.1:{Launcher.FreePort()}");
+        _process = Process.Start(new ProcessStartInfo("dotnet",
+        [
+            "Evenkeel.ControlPlane.dll", $"--Evenkeel:Listen={Address}",
+            $"--Evenkeel:Database=Host=127.0.0.1;Port={stack.Recorded("POSTGRES_PORT")};Database=evenkeel;Username=evenkeel", $"--Evenkeel:DatabasePasswordFile={stack.PathOf("postgres/password")}",
+            $"--Evenkeel:AdminTokenFile={stack.PathOf("admin-token")}", $"--Evenkeel:NodeTokenFile={stack.PathOf("node-token")}", $"--Evenkeel:SecretKeyFile={stack.PathOf("control-plane/secret.key")}",
+        ])
+        { WorkingDirectory = stack.PathOf("release/control-plane"), RedirectStandardOutput = true, RedirectStandardError = true })!;
+        _process.OutputDataReceived += (_, line) => Said += line.Data + "\n";
+        _process.ErrorDataReceived += (_, line) => Said += line.Data + "\n";
+        _process.BeginOutputReadLine();
+        _process.BeginErrorReadLine();
+        _watchdog = Process.Start("/usr/bin/setsid", ["/bin/bash", "-c", """exec </dev/null >/dev/null 2>&1; tail --pid="$1" -f /dev/null; kill -KILL "$2" """, "watchdog", $"{Environment.ProcessId}", $"{_process.Id}"]);
+        Admin = new AdminApi(Address, File.ReadAllText(stack.PathOf("admin-token")).Trim());
+    }
+
+    public Uri Address { get; }
+    public AdminApi Admin { get; }
+    public string Said { get; private set; } = "";
+
+    public static async Task<FurtherControlPlane> StartAsync(Stack stack)
+    {
+        var plane = new FurtherControlPlane(stack);
+        await Wait.Until(async () => (long)(await plane.Admin.StatusAsync())["revision"]! > 0, "the second control plane answers", TimeSpan.FromSeconds(60), () => Task.FromResult(plane.Said));
+        return plane;
+    }
+
+    /// <summary>kill -9.</summary>
+    public ValueTask DisposeAsync()
+    {
+        if (!_process.HasExited) _process.Kill();
+        _process.WaitForExit();
+        _process.Dispose();
+        _watchdog.Kill(entireProcessTree: true);
+        _watchdog.Dispose();
+        Admin.Dispose();
+        return ValueTask.CompletedTask;
+    }
+}
+
 /// <summary>One control plane and four nodes, in front of an instance that refuses what is more than 5 % above its ceiling.</summary>
 public sealed class FleetStack : IAsyncLifetime
 {
@@ -101,13 +154,15 @@ public sealed class FleetStack : IAsyncLifetime
     {
         _providers = await ProviderSimulator.StartAsync(new ProviderOptions
         {
-            Instances = [SharedStack.Simulated("scarce", s => s with { Ceiling = Ceiling * 105 / 100, LatencyMs = 250 }), SharedStack.Simulated("frail"), SharedStack.Simulated("other")],
+            Instances = [SharedStack.Simulated("scarce", s => s with { Ceiling = Ceiling * 105 / 100, LatencyMs = 250 }), SharedStack.Simulated("frail"), SharedStack.Simulated("watched"), SharedStack.Simulated("other")],
         });
         Config.Instance(Providers["scarce"], new { api_key = SharedStack.KeyOf("scarce"), max_connections = Ceiling, base_latency = "250ms" });
         Config.Instance(Providers["frail"], new { api_key = SharedStack.KeyOf("frail"), max_connections = 1000 });
+        Config.Instance(Providers["watched"], new { api_key = SharedStack.KeyOf("watched"), max_connections = 1000 });
         Config.Instance(Providers["other"], new { api_key = SharedStack.KeyOf("other"), max_connections = 1000 });
         Config.Pool("scarce", [["scarce"]], new { queue = new { size = 1000, timeout = "30s" } });
         Config.Pool("frail", [["frail"], ["other"]]);
+        Config.Pool("watched", [["watched"], ["other"]], new { failover_config = new { health_check = new { interval = "1s", timeout = "2s", unhealthy_threshold = 2, healthy_threshold = 1 } } });
         Config.Pool("other", [["other"]]);
         _stack = await Stack.StartAsync("fleet", Config);
     }

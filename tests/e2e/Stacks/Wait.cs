@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using Xunit;
 
 namespace Evenkeel.EndToEnd.Stacks;
@@ -8,6 +9,15 @@ internal static class Wait
 {
     /// <summary>How long anything may take that is not itself a promise about time.</summary>
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
+
+    /// <summary>A promised time. It is promised for a machine that has time for it: where more wants to run than there are cores, it is as many times longer.</summary>
+    public static TimeSpan Promised(double seconds)
+    {
+        // Of the last minute, and now: "0.61 0.80 0.75 3/210 4711".
+        var load = File.ReadAllText("/proc/loadavg").Split(' ');
+        var wanted = Math.Max(double.Parse(load[0], CultureInfo.InvariantCulture), double.Parse(load[3].Split('/')[0], CultureInfo.InvariantCulture));
+        return TimeSpan.FromSeconds(seconds * Math.Max(1, wanted / Environment.ProcessorCount));
+    }
 
     public static Task Until(Func<bool> condition, string what, TimeSpan? deadline = null, Func<Task<string>>? evidence = null) =>
         Until(() => Task.FromResult(condition()), what, deadline, evidence);
