@@ -8,10 +8,11 @@ using Xunit;
 namespace Evenkeel.Tests;
 
 /// <summary>
-/// A private PostgreSQL cluster from Debian's binaries: one for the whole test run, started when the first test asks,
-/// stopped when the last is done, on a free loopback port, in a temporary directory. PostgreSQL will not run as root,
-/// so under root it runs as the system user "postgres". Use it by
-/// <c>[Collection(PostgresCollection.Name)]</c> and one <see cref="CreateDatabaseAsync"/> per test class.
+/// A private PostgreSQL cluster from Debian's binaries, started when the first test asks, stopped when the last is done,
+/// on a free loopback port, in a temporary directory. PostgreSQL will not run as root, so under root it runs as the
+/// system user "postgres". Most tests share one by <c>[Collection(PostgresCollection.Name)]</c> and run one after the
+/// other; a class whose tests wait for seconds has its own, by <c>IClassFixture&lt;PostgresFixture&gt;</c>, and runs
+/// beside the others. One <see cref="CreateDatabaseAsync"/> per control plane.
 /// </summary>
 public sealed class PostgresFixture : IAsyncLifetime
 {

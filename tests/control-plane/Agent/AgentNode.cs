@@ -122,7 +122,7 @@ internal sealed class AgentNode : IAsyncDisposable
     public void KillAgent()
     {
         agent!.Kill();
-        agent.WaitForExit();
+        Assert.True(agent.WaitForExit(Patience));      // not for the end of its output as well: a poll that it leaves behind has that, too
     }
 
     /// <summary>SIGTERM, as `down` sends it; gives the exit code.</summary>

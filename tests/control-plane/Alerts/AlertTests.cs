@@ -13,8 +13,7 @@ using Xunit;
 
 namespace Evenkeel.Tests.Alerts;
 
-[Collection(PostgresCollection.Name)]
-public sealed class AlertTests(PostgresFixture postgres) : IAsyncLifetime
+public sealed class AlertTests(PostgresFixture postgres) : IClassFixture<PostgresFixture>, IAsyncLifetime
 {
     private const string Secret = "whsec-of-the-test";
 

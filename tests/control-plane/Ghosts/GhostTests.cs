@@ -9,8 +9,7 @@ using Xunit;
 
 namespace Evenkeel.Tests.Ghosts;
 
-[Collection(PostgresCollection.Name)]
-public sealed class GhostTests(PostgresFixture postgres) : IAsyncLifetime
+public sealed class GhostTests(PostgresFixture postgres) : IClassFixture<PostgresFixture>, IAsyncLifetime
 {
     private const string Answer = """{"choices":[{"message":{"content":"Mercury"},"finish_reason":"stop"}],"usage":{"prompt_tokens":20,"completion_tokens":5}}""";
 

@@ -9,8 +9,7 @@ using Xunit;
 
 namespace Evenkeel.Tests.Health;
 
-[Collection(PostgresCollection.Name)]
-public sealed class ProberTests(PostgresFixture postgres) : IAsyncLifetime
+public sealed class ProberTests(PostgresFixture postgres) : IClassFixture<PostgresFixture>, IAsyncLifetime
 {
     private ControlPlane controlPlane = null!;
     private HttpClient admin = null!;

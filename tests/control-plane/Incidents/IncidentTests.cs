@@ -10,8 +10,7 @@ using Xunit;
 
 namespace Evenkeel.Tests.Incidents;
 
-[Collection(PostgresCollection.Name)]
-public sealed class IncidentTests(PostgresFixture postgres) : IAsyncLifetime
+public sealed class IncidentTests(PostgresFixture postgres) : IClassFixture<PostgresFixture>, IAsyncLifetime
 {
     private const long Life = 1_763_000_000_000;
 

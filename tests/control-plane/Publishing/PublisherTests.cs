@@ -11,8 +11,7 @@ using Xunit;
 
 namespace Evenkeel.Tests.Publishing;
 
-[Collection(PostgresCollection.Name)]
-public sealed class PublisherTests(PostgresFixture postgres) : IAsyncLifetime
+public sealed class PublisherTests(PostgresFixture postgres) : IClassFixture<PostgresFixture>, IAsyncLifetime
 {
     private ControlPlane controlPlane = null!;
     private HttpClient admin = null!;
