@@ -290,8 +290,9 @@ public sealed class AgentTests
     {
         await using var node = new AgentNode();
         await RunningAsync(node, "one");
-        File.WriteAllText(node.At("run/agent.report"), $"revision=9&text_digest={new string('a', 64)}&result=refused&stage=load\n");
+        await node.EventuallyAsync("it knows that its first one was", () => Task.FromResult(!File.Exists(node.At("run/agent.report"))));
         File.WriteAllText(node.At("run/agent.report.words"), "kept words");
+        File.WriteAllText(node.At("run/agent.report"), $"revision=9&text_digest={new string('a', 64)}&result=refused&stage=load\n");
         Assert.Equal("kept words", (await node.ReportAsync(new string('a', 64), "refused")).Words);
     }
 

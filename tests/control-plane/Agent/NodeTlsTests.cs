@@ -15,7 +15,7 @@ namespace Evenkeel.Tests.Agent;
 /// The agent, nginx with the rendered text and our Lua, the control plane's listener and its calls to nodes are the real ones.
 /// </summary>
 [SupportedOSPlatform("linux")]
-public sealed class NodeTlsTests : IAsyncDisposable
+public sealed class NodeTlsTests : IAsyncLifetime
 {
     internal static readonly EvenkeelOptions NoTls = new() { Database = "", AdminTokenFile = "", SecretKeyFile = "" };
 
@@ -140,7 +140,9 @@ public sealed class NodeTlsTests : IAsyncDisposable
         Assert.False(File.Exists(node.At("platform-admin.conf")));
     }
 
-    public async ValueTask DisposeAsync()
+    public Task InitializeAsync() => Task.CompletedTask;
+
+    public async Task DisposeAsync()
     {
         await node.DisposeAsync();
         ours.Dispose();

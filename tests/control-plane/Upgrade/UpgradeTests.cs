@@ -70,6 +70,7 @@ public sealed class UpgradeTests(PostgresFixture postgres)
                         if not (name = any(array['{string.Join("', '", MigrationRules.WrittenWhole)}'])) then
                             execute format('alter table evenkeel.%I alter column next_number set not null', name);
                         end if;
+                        commit;     -- all at once may deadlock with what runs, which takes them in an order of its own
                     end loop;
                     create table evenkeel.next_table (a text primary key);
                     insert into evenkeel.schema_migration (name, sha256) values ('9999_next.sql', 'of the next version');
