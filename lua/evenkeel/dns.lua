@@ -1,8 +1,9 @@
 -- Names to addresses by the machine's name servers. nginx resolves by itself and does not tell what it found; a provider's address has
 -- to be judged before it is connected to, so it is asked for here.
 --
--- An answer is kept by each worker for as long as it says (1 s to 30 s). After that it is still used while one look-up in the background
--- brings the next, for an hour: name servers that are away cost a name that was known nothing.
+-- An answer is kept by each worker for as long as it says (1 s to 30 s). A name that is in use is asked for again in the background; one
+-- that nobody has used for a while, by whoever uses it next. Where no name server answers, what was known is used for an hour, and nobody
+-- waits but the first one, who finds that out.
 --
 -- `query` and `parse` are pure; what a name server says is hostile input.
 
@@ -14,6 +15,7 @@ local M = {}
 local A, AAAA, CNAME = 1, 28, 5
 local IN = 1
 local LEAST_S, MOST_S, STALE_S, FAILED_S = 1, 30, 3600, 1
+local IN_USE_S = 10                    -- whose answer is over for no longer is in use
 local TRIES, TRY_S, ALL_S = 2, 2, 5    -- of each name server, for each, for all
 local MOST_NAMES = 10000
 local MOST_ADDRESSES = 32
@@ -96,7 +98,7 @@ function M.parse(text, question, kind)
 end
 
 local servers, has_v6 = {}, false
-local known, known_names = {}, 0       -- name → {list, fresh_until, stale_until, is_asked, why}
+local known, known_names = {}, 0       -- name → {list, fresh_until, stale_until, asked_until, is_failing, why}
 
 --- @param text the name servers, as for `servers`
 --- @param v6 whether this machine has IPv6 at all
@@ -167,7 +169,7 @@ end
 local function learn(name, entry)
   local list, ttl_s = look_up(name)
   local at = clock.now()
-  entry.is_asked = false
+  entry.asked_until, entry.is_failing = 0, not list
   if list and #list > 0 then
     entry.list, entry.why, entry.fresh_until, entry.stale_until = list, nil, at + ttl_s, at + ttl_s + STALE_S
   elseif list then
@@ -184,19 +186,22 @@ function M.resolve(name)
   local entry = known[name]
   if not entry then
     if known_names >= MOST_NAMES then known, known_names = {}, 0 end
-    entry = { fresh_until = 0, stale_until = 0 }
+    entry = { fresh_until = 0, stale_until = 0, asked_until = 0 }
     known[name], known_names = entry, known_names + 1
   end
   if at >= entry.fresh_until then
-    if entry.list and at < entry.stale_until then
-      if not entry.is_asked then
-        entry.is_asked = ngx.timer.at(0, function(premature)
-          if premature then entry.is_asked = false else learn(name, entry) end
-        end) ~= nil
-      end
-    else
-      entry.list = nil
+    if at >= entry.stale_until then entry.list = nil end
+    if not entry.list then
       learn(name, entry)
+    elseif at >= entry.asked_until then
+      entry.asked_until = at + ALL_S + TRY_S        -- whoever asks may be ended before the answer comes
+      if not entry.is_failing and at >= entry.fresh_until + IN_USE_S then
+        learn(name, entry)
+      else
+        ngx.timer.at(0, function(premature)
+          if not premature then learn(name, entry) end
+        end)
+      end
     end
   end
   if not entry.list then return nil, entry.why end

@@ -120,11 +120,24 @@ describe("a name that is known", function()
     assert.equal(2, asked)
   end)
 
-  it("goes on for an hour without a name server, and no longer", function()
+  it("is asked for by whoever uses it next when nobody has for a while", function()
+    dns.resolve("a.example")
+    clock:pass(60)
+    become { "10.0.0.8" }
+    assert.same({ "10.0.0.8" }, dns.resolve("a.example"))
+    assert.equal(0, #background)
+  end)
+
+  it("goes on for an hour without a name server, and no longer; one waits for that, once", function()
     dns.resolve("a.example")
     become(nil)
     clock:pass(3000)
     assert.same({ "10.0.0.7" }, dns.resolve("a.example"))
+    local waited = asked
+    clock:pass(60)
+    for _ = 1, 5 do assert.same({ "10.0.0.7" }, dns.resolve("a.example")) end
+    assert.equal(waited, asked)
+    assert.equal(1, #background)
     background[1](false)
     assert.same({ "10.0.0.7" }, dns.resolve("a.example"))
     clock:pass(700)
