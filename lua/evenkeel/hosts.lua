@@ -77,17 +77,29 @@ end
 
 local known, known_hosts = {}, 0      -- host → what lookup said: every request asks, and the table is read once
 
--- One of them, at random from a random place on: what is refused is passed over.
-local function choose(addresses, any_target, random)
+-- Every request asks for the same few addresses.
+local verdicts, judged = {}, 0
+
+local function is_refused(address)
+  local verdict = verdicts[address]
+  if verdict == nil then
+    if judged >= 10000 then verdicts, judged = {}, 0 end
+    verdict = M.is_refused(address)
+    verdicts[address], judged = verdict, judged + 1
+  end
+  return verdict
+end
+
+-- One of them, from a random place on: what is refused is passed over.
+local function choose(addresses, any_target)
   local n = #addresses
-  local from = random(n)
+  local from = n == 1 and 1 or math.random(n)
   for i = 0, n - 1 do
     local address = addresses[(from + i - 1) % n + 1]
-    if any_target or not M.is_refused(address) then return address end
+    if any_target or not is_refused(address) then return address end
   end
   return nil, REFUSED
 end
-M._choose = choose
 
 --- The address to connect to, IPv6 in brackets. A name that no table has may wait for a name server (content and timer phases).
 --- @return address | nil, why
@@ -102,7 +114,7 @@ function M.resolve(host, any_target)
   if not found.is_name then return found.address end
   local addresses, why = dns.resolve(host)
   if not addresses then return nil, host .. " could not be resolved: " .. tostring(why) end
-  return choose(addresses, any_target, math.random)
+  return choose(addresses, any_target)
 end
 
 return M

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Net.Http.Headers;
 using System.Text;
 using Evenkeel.Auth;
@@ -7,6 +8,8 @@ using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Mvc.Testing;
 using Microsoft.AspNetCore.TestHost;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
 using Npgsql;
 
 namespace Evenkeel.Tests;
@@ -29,6 +32,9 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
 
     /// <summary>How many refused callers are answered before they are told to wait.</summary>
     public FailureLimiter Failures { get; init; } = new(burst: 10_000);
+
+    /// <summary>What it says of callers.</summary>
+    internal RefusalLines Log { get; } = new();
 
     public string AdminTokenFile => Path.Combine(_directory, "admin-token");
 
@@ -108,14 +114,32 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
         builder.UseSetting("Evenkeel:SecretKeyFile", SecretKeyFile);
         builder.UseSetting("Evenkeel:DatabaseWaitSeconds", "5");
         // All callers of a test come from nowhere: one bucket for all of them.
-        builder.ConfigureTestServices(services => services.AddSingleton(Failures));
+        builder.ConfigureTestServices(services => services.AddSingleton(Failures).AddSingleton<ILoggerProvider>(Log));
     }
 
     public override async ValueTask DisposeAsync()
     {
-        if (_databaseIsAway) await SetDatabaseAsync(away: false);     // the scheduler ends when it has told its store so
+        if (_databaseIsAway) await SetDatabaseAsync(away: false);     // sooner over: the scheduler waits some seconds for its store
         await base.DisposeAsync();
         Directory.Delete(_directory, recursive: true);
+    }
+}
+
+/// <summary>The lines about callers that were refused.</summary>
+internal sealed class RefusalLines : ILoggerProvider, ILogger
+{
+    public ConcurrentQueue<string> Lines { get; } = new();
+
+    public ILogger CreateLogger(string categoryName) => categoryName == "Evenkeel.Auth" ? this : NullLogger.Instance;
+
+    public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter) => Lines.Enqueue(formatter(state, exception));
+
+    public bool IsEnabled(LogLevel logLevel) => true;
+
+    public IDisposable? BeginScope<TState>(TState state) where TState : notnull => null;
+
+    public void Dispose()
+    {
     }
 }
 

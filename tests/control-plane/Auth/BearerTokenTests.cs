@@ -63,6 +63,26 @@ public sealed class BearerTokenTests(PostgresFixture postgres)
         }
     }
 
+    [Fact]
+    public async Task Each_refused_caller_leaves_one_line_in_the_log_and_one_too_many_leaves_none()
+    {
+        await using var plane = await ControlPlane.StartAsync(postgres, new FailureLimiter(burst: 5));
+        using var nobody = plane.Caller(null);
+        using var guesser = plane.Caller("a-guess");
+        using var node = plane.Node();
+        await nobody.GetAsync("/api/v1/config", HttpStatusCode.Unauthorized);
+        await guesser.GetAsync("/api/v1/config", HttpStatusCode.Unauthorized);
+        await node.GetAsync("/api/v1/nodes", HttpStatusCode.Unauthorized);
+        await guesser.GetAsync("/node/v1/local/nginx.conf", HttpStatusCode.Unauthorized);
+        await guesser.SendAsync(HttpMethod.Post, "/api/v1/session", Body.Json("""{"token":"a-guess"}"""), HttpStatusCode.Unauthorized);
+        Assert.Equal(
+            ["GET /api/v1/config", "GET /api/v1/config", "GET /api/v1/nodes", "GET /node/v1/local/nginx.conf", "POST /api/v1/session"],
+            plane.Log.Lines.Select(line => line[(line.IndexOf(" for ", StringComparison.Ordinal) + 5)..]));
+        await guesser.SendAsync(HttpMethod.Post, "/node/v1/enrol?node=x", new StringContent(new string('a', 43)), HttpStatusCode.TooManyRequests);
+        Assert.Equal(5, plane.Log.Lines.Count);
+        Assert.DoesNotContain(plane.Log.Lines, line => line.Contains("a-guess", StringComparison.Ordinal));
+    }
+
     [Theory]
     [InlineData(null)]
     [InlineData("")]
