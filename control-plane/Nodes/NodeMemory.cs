@@ -11,7 +11,7 @@ namespace Evenkeel.Nodes;
 /// </summary>
 public sealed class NodeMemory(NpgsqlDataSource database, DatabaseState state, NodeStore store, TimeProvider time, ILogger<NodeMemory> log) : BackgroundService
 {
-    private const long LockKey = 0x65766b_0016;
+    internal const long LockKey = 0x65766b_0016;
     private static readonly TimeSpan Every = TimeSpan.FromMilliseconds(500);
     private static readonly TimeSpan SilentAfter = TimeSpan.FromSeconds(2);
     private const int CommandTimeoutS = 10;
@@ -95,7 +95,9 @@ public sealed class NodeMemory(NpgsqlDataSource database, DatabaseState state, N
 
     private async Task ForgetConnectionAsync()
     {
-        if (connection is not null) await connection.DisposeAsync();
+        if (connection is null) return;
+        database.Clear();      // it is really closed, and the lock with it; what is idle besides is of no use any more
+        await connection.DisposeAsync();
         connection = null;
     }
 }

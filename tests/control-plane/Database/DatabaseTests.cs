@@ -156,6 +156,13 @@ public sealed class DatabaseTests(PostgresFixture postgres)
             await NodeCalls.EventuallyAsync("the node has its snapshot again", () => node.Revision == revision);
             Assert.Equal(HttpStatusCode.OK, (await agent.PollAsync("one", node.Url)).StatusCode);
 
+            // Cut off from the database without either noticing, it loses the lead there.
+            await using (var direct = new NpgsqlConnection(new NpgsqlConnectionStringBuilder(plane.ConnectionString) { Port = postgres.Port, Pooling = false }.ConnectionString))
+            {
+                await direct.OpenAsync();
+                await NodeCalls.EventuallyAsync("another one could lead", () => direct.ExecuteScalarAsync<bool>("select pg_try_advisory_lock(@LockKey)", new { NodeMemory.LockKey }));
+            }
+
             await NodeCalls.EventuallyAsync("a token ends at its time", async () => (await brief.GetAsync("/api/v1/status")).StatusCode == HttpStatusCode.Unauthorized);
             Assert.True(DateTime.UtcNow >= ends);
         }
@@ -163,7 +170,7 @@ public sealed class DatabaseTests(PostgresFixture postgres)
         {
             wire.Speak();
         }
-        await NodeCalls.EventuallyAsync("it is back", async () => (await admin.GetAsync("/readyz")).IsSuccessStatusCode);
+        await NodeCalls.EventuallyAsync("it is back, and leads again", async () => (await admin.GetAsync("/readyz")).IsSuccessStatusCode && (bool)(await admin.GetJsonAsync("/api/v1/status"))["leads"]!);
         Assert.Equal(2, (await admin.GetJsonAsync("/api/v1/instances")).AsArray().Count);
         await admin.SendAsync(HttpMethod.Patch, "/api/v1/instances/a", Body.Json("""{"weight": 9}"""));
 
