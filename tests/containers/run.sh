@@ -184,7 +184,7 @@ read_only() { local part; for part; do ! podman exec -u 0 "$(id_of "$part")" tou
 healthy() { local part; for part; do podman healthcheck run "$(id_of "$part")" || { echo "$part"; return 1; }; done; }
 no_secret_shown() { ! podman inspect "$(id_of node-1)" "$(id_of control-plane)" | grep -F -- "$token"; }
 rules() { [[ $(curl -fsS "http://127.0.0.1:$prometheus/api/v1/rules" | grep -oE '"name":"evenkeel(-alerts)?","file"' | sort -u | wc -l) == 2 ]]; }
-token_alone() { inside prometheus test -r /secrets/node-token && ! inside prometheus test -r /secrets/admin-token && ! inside prometheus test -r /secrets/secret.key; }
+token_alone() { inside prometheus test -r /secrets/metrics-token && ! inside prometheus test -r /secrets/node-token && ! inside prometheus test -r /secrets/admin-token; }
 scraped() { [[ $(curl -fsS "http://127.0.0.1:$prometheus/api/v1/query?query=count(up==1)" | grep -oE '"[0-9]+"' | tail -n 1) == '"2"' ]]; }
 nothing_left() { [[ -z $(podman ps -aq) ]]; }
 
@@ -198,7 +198,7 @@ check 'the health checks of the images say that all is well' healthy control-pla
 check 'no token is in what a container tells of itself' no_secret_shown
 check 'Prometheus scrapes both nodes' until_true 90 scraped
 check 'it has the rules and the alerts' rules
-check 'it can read the token of the nodes, and no other secret' token_alone
+check 'it can read the token for metrics, and no other secret' token_alone
 
 say 'parts die'
 kill_part node-1

@@ -33,7 +33,7 @@ public sealed partial class ComposeTests
         var nodes = Services().Select(name => Service(name, "environment")).OfType<YamlMappingNode>()
             .Where(environment => environment.Children.ContainsKey("EVENKEEL_ADMIN_URL")).Select(environment => new Uri(environment["EVENKEEL_ADMIN_URL"].ToString()).Authority);
         Assert.Equal(nodes.Order(), Texts(scrape["static_configs"][0]["targets"]).Order());
-        Assert.Contains(Mounts("prometheus"), mount => mount.Source == "secrets" && scrape["authorization"]["credentials_file"].ToString() == mount.Target + "/node-token");
+        Assert.Contains(Mounts("prometheus"), mount => mount.Source == "secrets" && scrape["authorization"]["credentials_file"].ToString() == mount.Target + "/metrics-token");
         Assert.All(Texts(config["rule_files"]), file => MountedAt("prometheus", "/etc/prometheus/" + file));
         var own = Read("nginx/observability/prometheus.yml")["scrape_configs"][0];
         foreach (var key in new[] { "honor_labels", "metrics_path", "relabel_configs" }) Assert.Equal(own[key].ToString(), scrape[key].ToString());

@@ -79,7 +79,7 @@ public sealed class KubernetesTests
                 Assert.False(container.SecurityContext.AllowPrivilegeEscalation);
                 Assert.Equal(["ALL"], container.SecurityContext.Capabilities.Drop);
                 Assert.NotNull(container.Resources.Limits["memory"]);
-                Assert.DoesNotContain(container.Env ?? [], variable => variable.Name.Contains("TOKEN", StringComparison.Ordinal) && variable.Value is not null);
+                Assert.DoesNotContain(container.Env ?? [], variable => variable.Name.Contains("TOKEN", StringComparison.Ordinal) && !variable.Name.EndsWith("_FILE", StringComparison.Ordinal) && variable.Value is not null);
             }
         }
     }
@@ -99,7 +99,7 @@ public sealed class KubernetesTests
     }
 
     [Fact]
-    public void The_service_monitor_scrapes_the_admin_port_with_the_nodes_token()
+    public void The_service_monitor_scrapes_the_admin_port_with_the_token_for_metrics()
     {
         var stream = new YamlStream();
         stream.Load(new StringReader(File.ReadAllText(Path.Combine(Folder, "service-monitor.yaml"))));
@@ -107,7 +107,10 @@ public sealed class KubernetesTests
         var endpoint = monitor["spec"]["endpoints"][0];
         Assert.Contains(Of<V1Service>(), service => service.Metadata.Labels?["app.kubernetes.io/name"] == monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"].ToString()
             && service.Spec.Ports.Any(port => port.Name == endpoint["port"].ToString()));
-        Assert.Equal("node-token", endpoint["authorization"]["credentials"]["key"].ToString());
+        var key = endpoint["authorization"]["credentials"]["key"].ToString();
+        Assert.Equal("metrics-token", key);
+        var node = Of<V1Deployment>().Single(deployment => deployment.Metadata.Name == "node").Spec.Template.Spec;
+        Assert.Contains(node.Volumes, volume => volume.Secret?.Items.Any(item => item.Key == key && $"/secrets/{item.Path}" == node.Containers[0].Env.Single(one => one.Name == "EVENKEEL_METRICS_TOKEN_FILE").Value) == true);
         Assert.Equal("/metrics", endpoint["path"].ToString());
         Assert.Equal("true", endpoint["honorLabels"].ToString());       // else the rules and dashboards look for `instance` in vain
     }
