@@ -61,6 +61,7 @@ internal sealed record Reloads(int Changes, TimeSpan Every, int Streams, double 
         }
         // One more with nothing under way: the workers that carried the streams go, and with them what they kept.
         scene.Note("the last reload", await Scene.SettledAsync(() => AtRestAsync(scene), Longest, cancel));
+        inForce.Enqueue((clock.Elapsed, await RevisionAsync(scene)));      // the watch may just have missed it before the next change
         await scene.Stack.ControlPlaneAsync(HttpMethod.Put, "instances/extra", Extra(scene, withAuthorities: false));
         scene.Note("after the streams", await Scene.SettledAsync(() => AtRestAsync(scene), Longest, cancel));
         await scene.Stack.ControlPlaneAsync(HttpMethod.Delete, "instances/extra");
