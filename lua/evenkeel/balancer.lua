@@ -64,7 +64,8 @@ end
 local SITS_OUT = 1e9
 
 --- The least (in-flight + 1) / limit × (latency / base_latency)³; ties at random. Cubed, so that one that is several times slower than
---- normal gets calls only when the others are nearly full: a few in a hundred there already make the P99 (docs/benchmarks). The limit is
+--- normal gets calls only when the others are nearly full: a few in a hundred there already make the P99 (docs/benchmarks). Who is slow
+--- among quick ones costs 1 / TRICKLE times as much, so that it gets none before they are full. The limit is
 --- the capacity here, so the weight says only whether an instance takes part (0: no). In slow start, or of less weight for what its
 --- ghosts saw, it takes part in the share `warmth` of the picks (0 < warmth <= 1, nil: warm): as a factor of the cost it would keep an
 --- instance from ever being tried while the others have little to do.
