@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests of all parts and sums them up; started by `./evenkeel test`, which has installed what they need.
 #
-# The last line reads `N passed, N failed` (`, N skipped` may follow). The exit code is 0 only if something passed and
+# The last line reads `N passed, N failed` (`, N skipped` may follow); what failed is named above it. The exit code is 0 only if something passed and
 # nothing failed. Every runner's whole output lies in tests/results/; a failing one's is printed as well.
 # Without names all parts run: first those of two lanes beside each other, for most tests wait more than they work; then, alone, those
 # that judge times or look at all processes.
@@ -14,8 +14,9 @@ export LC_ALL=C.UTF-8
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 results=$root/tests/results
-lanes=('lint lua unit' 'launcher e2e')
-last_parts=(browser failover chaos bench)
+failures=$results/failures.txt
+lanes=('lint lua unit browser' 'launcher e2e')
+last_parts=(failover chaos bench)
 other_parts=(containers)      # only when they are named
 kit_options=() chaos_options=() container_options=()
 rows=${EVENKEEL_TEST_ROWS:-}  # where a lane's sums go; the whole run prints them
@@ -32,10 +33,11 @@ record() { # PASSED FAILED SKIPPED: of the part that began last
 }
 
 sum_up() { # the table, the last line, and whether all is well
-  awk -F '\t' '
+  awk -F '\t' -v failures="$failures" '
     BEGIN { printf "\n%-22s %6s %6s %7s %8s\n", "PART", "PASSED", "FAILED", "SKIPPED", "TIME" }
     { printf "%-22s %6d %6d %7d %6d s\n", $1, $2, $3, $4, $5; passed += $2; failed += $3; skipped += $4 }
     END {
+      while ((getline line <failures) > 0) { if (!told++) print "\nFailed:"; print line }
       printf "\n%d passed, %d failed%s\n", passed, failed, skipped ? ", " skipped " skipped" : ""
       exit !(passed > 0 && failed == 0)
     }' "$rows"
@@ -43,6 +45,7 @@ sum_up() { # the table, the last line, and whether all is well
 
 show_log() { # what failed, with its evidence; the end of the log where no failure can be told from the rest
   local shown
+  sed -nE 's/^( +Failed |not ok |Failure -> |Error -> )(.*)/\2/p' "$log" | cut -c1-200 | sed "s/^/  $name: /" >>"$failures" || true
   shown=$(awk '
     /^( +Failed |not ok |Failure ->|Error ->)/ { on = 1 }
     /^( +(Passed|Skipped) |ok |[0-9-]+T[0-9:.]+Z |Test Run |Total tests)/ { on = 0 }
@@ -235,7 +238,7 @@ main() {
     for part in "${parts[@]}"; do "part_$part"; done
     exit 0
   fi
-  rows=$results/sums.tsv; : >"$rows"
+  rows=$results/sums.tsv; : >"$rows" >"$failures"
   if (( ${#parts[@]} == 0 )); then
     kit_options=(--fast) chaos_options=(--short)
     run_lanes "${lanes[@]}" || { begin lanes; record 0 1 0; }

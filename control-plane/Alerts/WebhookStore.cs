@@ -35,13 +35,15 @@ public sealed class WebhookStore(NpgsqlDataSource database)
 {
     // One of each webhook at a time, oldest first: one that does not answer holds up nobody else. What is further away than it can have been
     // put off was put off by a clock that was set back since.
+    // What is further away than twice its longest wait or lease was written by a clock that was set back since. Twice, for a statement that
+    // waited for a row sees what was written after its own now().
     private const string ClaimSql = """
         with due as (
             select d.id from unnest(@webhooks::text[]) as w(name)
             cross join lateral (
                 select id from webhook_delivery
                 where webhook = w.name and state = 'pending' and (next_at <= now() or next_at > now() + @most)
-                    and (claimed_until is null or claimed_until < now() or claimed_until > now() + @lease)
+                    and (claimed_until is null or claimed_until < now() or claimed_until > now() + 2 * @lease)
                 order by id limit 1 for update skip locked) d)
         update webhook_delivery x set attempts = x.attempts + 1, claimed_until = now() + @lease from due where x.id = due.id
         returning x.id, x.webhook, x.notice_id, x.notice, x.attempts, x.created_at
@@ -52,7 +54,7 @@ public sealed class WebhookStore(NpgsqlDataSource database)
     {
         if (webhooks.Count == 0) return [];
         await using var connection = await database.OpenConnectionAsync(cancel);
-        return [.. await connection.QueryAsync<DeliveryClaim>(new CommandDefinition(ClaimSql, new { webhooks = webhooks.ToArray(), lease, most = DeliveryRules.Longest * 1.2 }, cancellationToken: cancel))];
+        return [.. await connection.QueryAsync<DeliveryClaim>(new CommandDefinition(ClaimSql, new { webhooks = webhooks.ToArray(), lease, most = DeliveryRules.Longest * 2 }, cancellationToken: cancel))];
     }
 
     // A webhook that fails is an incident as anything else is. Its end is told only where it is open, so that success costs nothing.

@@ -77,7 +77,7 @@ public sealed class HealthStore(NpgsqlDataSource database, DatabaseState databas
                 case when h.next_at > now() + @ahead then now() + random() * @ahead else greatest(h.next_at, now()) end as due_at
             from instance_health h join jsonb_to_recordset(@wishes::jsonb) as w(instance text, interval_ms bigint, lease_ms bigint) using (instance)
             where (h.next_at <= now() + @ahead or h.next_at > now() + w.interval_ms * 1.2 * interval '1 ms')
-                and (h.claimed_until is null or h.claimed_until < now() or h.claimed_until > now() + @ahead + w.lease_ms * interval '1 ms')
+                and (h.claimed_until is null or h.claimed_until < now() or h.claimed_until > now() + @ahead + 2 * w.lease_ms * interval '1 ms')
             order by h.next_at for update of h skip locked)
         update instance_health h set
             turn = h.turn + 1,
