@@ -238,7 +238,7 @@ main() {
     for part in "${parts[@]}"; do "part_$part"; done
     exit 0
   fi
-  rows=$results/sums.tsv; : >"$rows" >"$failures"
+  rows=$results/sums.tsv; : >"$rows"; : >"$failures"
   if (( ${#parts[@]} == 0 )); then
     kit_options=(--fast) chaos_options=(--short)
     run_lanes "${lanes[@]}" || { begin lanes; record 0 1 0; }

@@ -33,10 +33,9 @@ public static class DeliveryRules
 /// <summary>The outbox. Its clock is the database's, so that all control planes have one.</summary>
 public sealed class WebhookStore(NpgsqlDataSource database)
 {
-    // One of each webhook at a time, oldest first: one that does not answer holds up nobody else. What is further away than it can have been
-    // put off was put off by a clock that was set back since.
-    // What is further away than twice its longest wait or lease was written by a clock that was set back since. Twice, for a statement that
-    // waited for a row sees what was written after its own now().
+    // One of each webhook at a time, oldest first: one that does not answer holds up nobody else. What is further away than twice its longest
+    // wait or lease was written by a clock that was set back since. Twice, for a statement that waited for a row sees what was written after
+    // its own now().
     private const string ClaimSql = """
         with due as (
             select d.id from unnest(@webhooks::text[]) as w(name)

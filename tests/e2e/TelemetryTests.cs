@@ -84,10 +84,8 @@ public sealed class TelemetryTests(SharedStack shared)
         var body = Gateway.ChatBody("any-model");
         var request = Encoding.UTF8.GetBytes($"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {body.Length}\r\n\r\n{body}");
         var door = new UnixDomainSocketEndPoint(shared.Stack.PathOf("node/run/instances/idle.sock"));
-        var workers = shared.Stack.Workers;
         var before = shared.CallsOf("idle").Count;
-        foreach (var worker in workers) await SignalAsync("STOP", worker);
-        try
+        await shared.Stack.WhilePausedAsync(shared.Stack.Workers, async () =>
         {
             for (var i = 0; i < Leavers; i++)
             {
@@ -95,20 +93,10 @@ public sealed class TelemetryTests(SharedStack shared)
                 await socket.ConnectAsync(door);
                 await socket.SendAsync(request);
             }
-        }
-        finally
-        {
-            foreach (var worker in workers) await SignalAsync("CONT", worker);
-        }
+        });
         await Wait.Until(async () => (await SeriesAsync()).Where(one => (string?)one!["family"] == "attempt" && (string?)one["labels"]!["instance"] == "idle"
             && (string?)one["labels"]!["outcome"] == "client_gone").Sum(one => (int)one!["count"]!) == Leavers, "all are counted");
         Assert.Equal(before, shared.CallsOf("idle").Count);
-
-        static async Task SignalAsync(string signal, int pid)
-        {
-            using var kill = Process.Start("kill", ["-" + signal, $"{pid}"]);
-            await kill.WaitForExitAsync();
-        }
     }
 
     [Fact]

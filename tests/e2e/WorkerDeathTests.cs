@@ -16,14 +16,27 @@ public sealed class WorkerDeathTests(SharedStack shared)
         {
             shared.Providers[name].AddFault("accept_and_hang", match: new FaultMatch(Model: "slow-model"));
         }
-        // Clients that wait for an answer that never comes, spread over the workers.
-        var waiting = Enumerable.Range(0, 40).Select(_ => shared.Gateway.AskAsync("slow-model")).ToArray();
+        using var caller = new Gateway(shared.Gateway.Address);      // with no connection yet
+        List<Task<Reply>> waiting = [];
+        void Call() => waiting.Add(caller.AskAsync("slow-model"));
         try
         {
-            await Wait.Until(async () => await CountedAsync() == 40 && Running() == 40, "40 calls run");
-            var victim = shared.Stack.Workers[0];
-            shared.Stack.KillWorker(victim);
-            await Wait.Until(() => Running() < 40, "the killed worker's connections are gone");
+            // Calls that wait for an answer that never comes: some at each worker, for the other one stands still meanwhile.
+            foreach (var worker in shared.Stack.Workers)
+            {
+                var before = Running();
+                await shared.Stack.WhilePausedAsync([worker], () => Wait.Until(() =>
+                {
+                    if (Running() > before) return true;
+                    Call();
+                    return false;
+                }, "the other worker asks"));
+                await Wait.Until(() => Running() == waiting.Count, $"{waiting.Count} calls run");
+            }
+            while (waiting.Count < 40) Call();
+            await Wait.Until(async () => await CountedAsync() == waiting.Count && Running() == waiting.Count, $"{waiting.Count} calls run");
+            shared.Stack.KillWorker(shared.Stack.Workers[0]);
+            await Wait.Until(() => Running() < waiting.Count, "the killed worker's connections are gone");
 
             await Wait.Until(async () => await CountedAsync() == Running() && shared.Stack.Workers.Count == 2, "the counts are true again", TimeSpan.FromSeconds(5),
                 async () => $"{await CountedAsync()} counted, {Running()} running, workers {string.Join(' ', shared.Stack.Workers)}");

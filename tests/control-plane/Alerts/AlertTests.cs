@@ -261,6 +261,19 @@ public sealed class AlertTests(PostgresFixture postgres) : IClassFixture<Postgre
         foreach (var (i, one) in cases.Index()) Assert.Contains(one.Words, (string)tried.Single(delivery => (string)delivery!["webhook"]! == $"w{i}")!["words"]!);
     }
 
+    /// <summary>A claim that waits for the row of another sees a lease that ends later than its own clock allows.</summary>
+    [Theory]
+    [InlineData("1 minute 2 seconds", 0)]
+    [InlineData("1 hour", 1)]
+    public async Task A_lease_that_was_written_a_moment_later_holds_and_one_of_a_clock_set_back_does_not(string ends, int claimed)
+    {
+        var store = controlPlane.Services.GetRequiredService<WebhookStore>();
+        var id = await store.AddAsync("elsewhere", Guid.NewGuid(), "{}");
+        await using var database = await controlPlane.OpenDatabaseAsync();
+        await database.ExecuteAsync("update webhook_delivery set claimed_until = now() + @ends::interval where id = @id", new { id, ends });
+        Assert.Equal(claimed, (await store.ClaimAsync(["elsewhere"], TimeSpan.FromMinutes(1))).Count);
+    }
+
     [Fact]
     public async Task A_redirect_is_not_followed()
     {

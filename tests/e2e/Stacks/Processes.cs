@@ -18,11 +18,24 @@ internal static class Processes
     /// <summary>SIGKILL, to a process of this state directory only.</summary>
     public static void Kill(int pid, string state)
     {
+        Check(pid, state);
+        Process.GetProcessById(pid).Kill();
+    }
+
+    /// <summary>Any other signal, by its name, to a process of this state directory only.</summary>
+    public static async Task SignalAsync(string signal, int pid, string state)
+    {
+        Check(pid, state);
+        using var kill = Process.Start("kill", ["-" + signal, $"{pid}"]);
+        await kill.WaitForExitAsync();
+    }
+
+    private static void Check(int pid, string state)
+    {
         if (!BelongsTo(pid, state))
         {
             throw new InvalidOperationException($"process {pid} ({Title(pid)}) does not belong to {state}");
         }
-        Process.GetProcessById(pid).Kill();
     }
 
     private static bool BelongsTo(int pid, string state)

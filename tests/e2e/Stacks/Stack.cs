@@ -126,6 +126,20 @@ internal sealed class Stack : IAsyncDisposable
 
     public void KillWorker(int pid) => Processes.Kill(pid, State);
 
+    /// <summary>Runs the action while these workers stand still: what comes meanwhile goes to the others, or waits.</summary>
+    public async Task WhilePausedAsync(IReadOnlyList<int> workers, Func<Task> action)
+    {
+        try
+        {
+            foreach (var worker in workers) await Processes.SignalAsync("STOP", worker, State);
+            await action();
+        }
+        finally
+        {
+            foreach (var worker in workers) await Processes.SignalAsync("CONT", worker, State);
+        }
+    }
+
     /// <summary>kill -9 of the master and every worker, draining ones too.</summary>
     public void KillNginx()
     {
