@@ -38,12 +38,14 @@ local PROBE_HOLDS_S = 10          -- the result of a recovery probe says nothing
 
 -- ------------------------------------------------------------------------------------------------------------ the request
 
+local CALL = "^(%d+),(%d+),(%d),(%d),(%d),(%d),(%d+),(%d),(%d),(%d+),(%d+),(%d+),(%d+),(%d+),(%d),(%d+),([^,]+),(%d+),([^,]*),"
+  .. "(%d+,%d+),([^,]+),(.*)$"
+
 --- What is known of a request: from the edge (see its call_header), or by scanning the body of somebody who knocked directly.
 local function read_call(header, body)
   if header then
     local model_s, model_e, stream, last, resume, buffer, n, tools, usage, options_s, options_e, close,
-      messages_s, messages_e, keep, deadline_ms, pool, tier, client =
-      match(header, "^(%d+),(%d+),(%d),(%d),(%d),(%d),(%d+),(%d),(%d),(%d+),(%d+),(%d+),(%d+),(%d+),(%d),(%d+),([^,]+),(%d+),([^,]*)$")
+      messages_s, messages_e, keep, deadline_ms, pool, tier, client, ref, id, model_name = match(header, CALL)
     if model_s then
       return {
         model_s = tonumber(model_s), model_e = tonumber(model_e), stream = stream == "1", last = last == "1",
@@ -53,6 +55,7 @@ local function read_call(header, body)
         messages_s = tonumber(messages_s), messages_e = tonumber(messages_e), keep = keep == "1",
         deadline = deadline_ms ~= "0" and tonumber(deadline_ms) / 1000 or nil,
         pool = pool, tier = tonumber(tier), client = client ~= "" and client or nil,
+        ref = ref, id = id, model = model_name ~= "" and model_name or nil,
       }
     end
   end
@@ -346,13 +349,15 @@ end })
 
 local KINDS = { ["/v1/chat/completions"] = "chat", ["/v1/completions"] = "completions", ["/v1/embeddings"] = "embeddings" }
 
+local LAST = { last = true }             -- of what has no call: nobody comes after it
+
 --- Serve one request at this door.
 function M.serve()
   local var = ngx.var
   local snapshot = snapshots.current()
   local inst = snapshot and snapshot.instances[name_of[var.server_addr]]
   local uri = var.uri
-  local attempt = { inst = inst, started = now(), request_id = var.http_x_request_id, kind = KINDS[uri], call = { last = true } }
+  local attempt = { inst = inst, started = now(), kind = KINDS[uri], call = LAST }
   ngx.ctx.attempt = attempt
   if not inst then
     ngx.header["x-ek-outcome"] = "circuit_open"
@@ -374,8 +379,11 @@ function M.serve()
     if not call then return pass_on(attempt, "client_error", 400, nil, errors.body(400, "invalid_json", why)) end
     attempt.call = call
     if call.deadline and call.deadline < attempt.deadline then attempt.deadline, attempt.clients_deadline = call.deadline, true end
-    attempt.body, attempt.model = body, var.http_x_ek_model or inst.model
-    if not given then                               -- a continuation, or somebody who knocks directly
+    attempt.body = body
+    if call.ref then
+      attempt.traffic, attempt.request_id, attempt.model = "client", call.id, call.model or inst.model
+    else                                            -- a continuation, or somebody who knocks directly
+      attempt.request_id, attempt.model = var.http_x_request_id, var.http_x_ek_model or inst.model
       attempt.prefix, call.show_usage = var.http_x_ek_prefix, var.http_x_ek_usage ~= nil
       whose(attempt, var, snapshot)
       if var.http_x_evenkeel_ghost then             -- it takes a permit like a client's call, and never comes on top of a full house
@@ -384,10 +392,10 @@ function M.serve()
         end
         attempt.ghost_at = inst.keys.in_flight
       end
-    else
-      attempt.traffic = "client"
     end
     if attempt.prefix == "beta" then path = match(inst.path, "^(.-)/v1$") or inst.path path = path .. "/beta" .. sub(uri, 4) end
+  else
+    attempt.request_id = var.http_x_request_id
   end
   attempt.method, attempt.path = method, path
   if attempt.kind and attempt.body then waiting.begin(inst.name, attempt.call.stream and "stream" or "json", attempt) end

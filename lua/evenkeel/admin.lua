@@ -224,7 +224,7 @@ function M.open_door()
     return answer(204)
   end
   ngx.req.set_uri(rest)
-  for _, header in ipairs { "x-ek-call", "x-ek-model", "x-ek-prefix", "x-ek-ref", "x-ek-continues" } do ngx.req.clear_header(header) end
+  for _, header in ipairs { "x-ek-call", "x-ek-model", "x-ek-prefix", "x-ek-continues" } do ngx.req.clear_header(header) end
   ngx.var.ek_door = inst.door
 end
 

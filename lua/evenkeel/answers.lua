@@ -167,7 +167,7 @@ function M.give(req, var)
   local fallback = req.pool.fallback
   local text = fallback.default_response or "System busy, please retry shortly"
   if fallback.default_response_mode == "completion" and req.kind ~= "embeddings" then
-    say(req, "evenkeel-" .. var.ek_request_id, ngx.time(), req.model, text, "stop")
+    say(req, "evenkeel-" .. req.id, ngx.time(), req.model, text, "stop")
     return "default"
   end
   local reason = req.reason or "unavailable"

@@ -179,7 +179,7 @@ end
 local NOTE_S = 60
 
 --- Leave a note for the edge of what became of an answer after its first byte, before its last byte is sent.
---- @param ref the edge's name of the request, nil: nobody asked through the edge
+--- @param ref the edge's name of the request (`PID,NUMBER`), nil: nobody asked through the edge
 --- @param note {outcome (what the client gets in the end), cut (the outcome of this attempt), at, more = {{instance, tier, outcome, began,
 ---   ended, way}}} with times of clock.now
 function M.tell(ref, note)
@@ -244,7 +244,7 @@ function M.request(req, var, status, held, at)
         first_token_ms = header_s and ms(header_s)
       end
       if outcome == "ok" then
-        note = told(var.pid .. "-" .. req.ref)
+        note = told(var.pid .. "," .. req.ref)
         if note then outcome, cut, ended = note.outcome, note.cut, note.at end
       end
     end
@@ -277,7 +277,7 @@ function M.request(req, var, status, held, at)
   if traces.wanted(at, outcome == "ok" and attempts == 1 and not degraded) then
     local shown_tier = (not lost or lost == "stale") and tier or "null"
     traces.add(concat {
-      '"at":', format("%.3f", clock.of_day(started)), ',"request_id":"', var.ek_request_id,
+      '"at":', format("%.3f", clock.of_day(started)), ',"request_id":"', req.id,
       '","client":"', req.client and req.client.name or "",
       '","pool":"', pool.name, '","model":', json_text.encode_string(req.model), ',"kind":"', req.kind, '","mode":"', mode,
       '","status":', status, ',"outcome":"', outcome, '","tier":', shown_tier, ',"degraded":', degraded and "true" or "false",

@@ -130,6 +130,7 @@ function M.init_worker()
   require("evenkeel.slots").use(dict, M.place or ("p" .. ngx.worker.pid()))
   require("evenkeel.live").use(dict)
   if M.place then require("evenkeel.queue").use(dict, M.place) end
+  require("evenkeel.request_ids").start()
   math.randomseed(ngx.worker.pid() * 7919 + ngx.now() * 1000)
   local function tick(premature)
     if premature then return end

@@ -327,7 +327,7 @@ function M.stream(attempt, conn, door)
   if s.resumable and outcome ~= "client_gone" then
     return require("evenkeel.resume").continue(attempt, s, outcome, M)
   end
-  meter.tell(ngx.var.http_x_ek_ref, { outcome = outcome, cut = outcome, at = at })
+  meter.tell(call.ref, { outcome = outcome, cut = outcome, at = at })
   M.break_off(s, outcome)
 end
 

@@ -242,7 +242,7 @@ function M.continue(attempt, s, outcome, relay)
   local note = { cut = outcome, at = now(), more = {} }
   local function tell(result)
     note.outcome = result
-    meter.tell(ngx.var.http_x_ek_ref, note)
+    meter.tell(attempt.call.ref, note)
   end
   for _, candidate in ipairs(candidates(pool, tonumber(tier), attempt.inst)) do
     local inst = candidate.inst

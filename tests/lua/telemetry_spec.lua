@@ -32,10 +32,10 @@ describe("a node", function()
   end)
 
   local function served(mode, tier, total, first_ms, overhead, fields)
-    local req = { pool = pool, kind = "chat", stream = mode == "stream", tier = tier, attempts = 1, started = clock.now_s - total,
+    local req = { id = "r", pool = pool, kind = "chat", stream = mode == "stream", tier = tier, attempts = 1, started = clock.now_s - total,
       attempt_at = clock.now_s - total, overhead_s = overhead, ref = 1, model = "deepseek-chat", snapshot = { revision = 12 } }
     for k, v in pairs(fields or {}) do req[k] = v end
-    local var = { pid = 7, ek_request_id = "r", request_completion = "OK",
+    local var = { pid = 7, request_completion = "OK",
       upstream_header_time = first_ms and ("%.3f"):format(first_ms / 1000) }
     meter.request(req, var, 200, instances["official-1"], clock.now_s)
   end
@@ -191,11 +191,12 @@ describe("a node", function()
 
   describe("tells a request", function()
     local function trace(fields, status, held, header_time)
-      local req = { pool = pool, kind = "chat", stream = true, tier = 1, attempts = 1, started = 1764106850.1, attempt_at = 1764106850.1,
+      local req = { id = "req-1", pool = pool, kind = "chat", stream = true, tier = 1, attempts = 1, started = 1764106850.1,
+        attempt_at = 1764106850.1,
         of = 3, live_weight = 41.23, ref = 42, model = "deepseek-chat", snapshot = { revision = 12 } }
       for k, v in pairs(fields or {}) do req[k] = v end
       if req.client == false then req.client = nil end
-      local var = { pid = 7, ek_request_id = "req-1", request_completion = status ~= 499 and "OK" or "",
+      local var = { pid = 7, request_completion = status ~= 499 and "OK" or "",
         upstream_header_time = header_time }
       local log = meter.request(req, var, status or 200, held, clock.now_s)
       local list = traces.after(0, 10)
@@ -220,7 +221,7 @@ describe("a node", function()
 
     it("whose stream was cut and continued: with what the adapter left for it", function()
       clock.now_s = 1764106850.1 + 1.4
-      meter.tell("7-42", { outcome = "ok", cut = "truncated", at = 1764106850.7, more = {
+      meter.tell("7,42", { outcome = "ok", cut = "truncated", at = 1764106850.7, more = {
         { instance = "hosted-b", tier = 1, outcome = "ok", began = 1764106850.701, ended = 1764106851.5, way = "prefix" } } })
       local got = require("cjson").decode((trace({}, 200, instances["official-1"], "0.240")))
       local wanted = told_as(3, { id = got.id, at = got.at, request_id = "req-1" })
@@ -228,7 +229,7 @@ describe("a node", function()
     end)
 
     it("that was cut and could not be continued: it did not end well, though its status is 200", function()
-      meter.tell("7-42", { outcome = "stalled", cut = "stalled", at = clock.now_s })
+      meter.tell("7,42", { outcome = "stalled", cut = "stalled", at = clock.now_s })
       assert.equal("stalled", require("cjson").decode((trace({}, 200, instances["official-1"], "0.240"))).outcome)
     end)
 

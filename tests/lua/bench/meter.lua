@@ -13,7 +13,7 @@ require("evenkeel.snapshot").use(stand_in.shared.evenkeel_snapshot, "none")
 local inst = { name = "official-1", prices = { { input_per_million = 0.27, output_per_million = 1.1, currency = "USD" } } }
 local pool = { name = "chat" }
 local USAGE = '{"prompt_tokens":120,"completion_tokens":50,"total_tokens":170,"prompt_tokens_details":{"cached_tokens":30}}'
-local var = { pid = 7, ek_request_id = "39d2e9025afdcceb569c9261fafae07c", request_completion = "OK", upstream_header_time = "0.250" }
+local var = { pid = 7, request_completion = "OK", upstream_header_time = "0.250" }
 
 local function attempt(at)
   meter.attempt({ inst = inst, kind = "chat", traffic = "client", started = at - 0.8, latency_s = 0.25, answered = true, usage = USAGE,
@@ -21,7 +21,8 @@ local function attempt(at)
 end
 
 local function request(at)
-  meter.request({ pool = pool, kind = "chat", tier = 1, attempts = 1, started = at - 0.81, attempt_at = at - 0.81, overhead_s = 0.0002,
+  meter.request({ id = "39d2e9025afdcceb569c9261fafae07c", pool = pool, kind = "chat", tier = 1, attempts = 1,
+    started = at - 0.81, attempt_at = at - 0.81, overhead_s = 0.0002,
     of = 3, live_weight = 41.2, ref = 1, model = "deepseek-chat", snapshot = { revision = 12 } }, var, 200, inst, at)
 end
 
