@@ -1,3 +1,4 @@
+using System.Text.Json;
 using System.Text.Json.Nodes;
 using Evenkeel.Auth;
 using Evenkeel.Database;
@@ -7,8 +8,8 @@ namespace Evenkeel.Config;
 
 /// <summary>
 /// The members of one list of the configuration as resources: list, show, add, replace, patch, remove. A write takes the
-/// document in force, changes one entry in its written form and puts the whole through the reader again, so that the
-/// same rules hold as for a whole configuration. `operatorKeys` are what an operator may patch; the rest is for admins.
+/// document in force, changes one entry in its written form, reads that one again and asks all rules of the whole, so
+/// that what holds for a whole configuration holds here. `operatorKeys` are what an operator may patch; the rest is for admins.
 /// </summary>
 internal class ConfigListEndpoints<T>(
     string list, string noun, Func<ConfigDocument, IReadOnlyList<T>> itemsOf, Func<T, string> nameOf, string[]? operatorKeys = null)
@@ -77,21 +78,15 @@ internal class ConfigListEndpoints<T>(
 
             // A name that is missing or no text is for the reader to refuse.
             var name = body["name"] is JsonValue given && given.TryGetValue<string>(out var text) ? text : "";
-            if (IndexOf(items, name) >= 0)
-            {
-                return Edit.Conflict($"There is a {noun} \"{Units.Shown(name)}\" already.");
-            }
-
-            items.Add(body);
-            return null;
+            return IndexOf(items, name) >= 0 ? Edit.Conflict($"There is a {noun} \"{Units.Shown(name)}\" already.") : new Entry(items.Count, body);
         });
 
     private async Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Put(string name, HttpContext context, ConfigStore store)
     {
         var written = await Write(context, store, name, (items, body) =>
         {
-            Place(items, name, body);
-            return null;
+            body["name"] = name;
+            return new Entry(IndexOf(items, name) is var index and >= 0 ? index : items.Count, body);
         });
         return written.Problem is { } problem ? problem : written.IsNew ? Created(written.Item!) : TypedResults.Ok(written.Item!);
     }
@@ -110,8 +105,9 @@ internal class ConfigListEndpoints<T>(
                 return Edit.NotFound(NoSuch(name));
             }
 
-            Place(items, name, MergePatch.Apply(items[index]!.DeepClone(), patch)!.AsObject());
-            return null;
+            var item = MergePatch.Apply(JsonSerializer.SerializeToNode(items[index], ConfigJson.Options)!, patch)!.AsObject();
+            item["name"] = name;
+            return new Entry(index, item);
         });
         return written.Problem is { } problem ? problem : TypedResults.Ok(written.Item!);
     }
@@ -120,15 +116,12 @@ internal class ConfigListEndpoints<T>(
     {
         var result = await store.ChangeAsync(current =>
         {
-            var document = ConfigWriter.ToNode(current.Document);
-            var items = document[list]!.AsArray();
-            if (IndexOf(items, name) is var index && index < 0)
+            if (IndexOf(itemsOf(current.Document), name) is var index && index < 0)
             {
                 return Edit.NotFound(NoSuch(name));
             }
 
-            items.RemoveAt(index);
-            var read = ConfigApi.Read(document);
+            var read = ConfigReader.WithoutEntry(current.Document, list, index);
 
             // The document was valid with it, so what is wrong without it is that something needs it.
             return read.IsValid
@@ -144,6 +137,12 @@ internal class ConfigListEndpoints<T>(
         return TypedResults.NoContent();
     }
 
+    // What a change makes of an entry, and where it goes (behind the last: it is new); or why not.
+    private sealed record Entry(int Index, JsonObject? Item, Edit? Refusal = null)
+    {
+        public static implicit operator Entry(Edit refusal) => new(-1, null, refusal);
+    }
+
     protected readonly record struct Written(T? Item, bool IsNew, ProblemHttpResult? Problem)
     {
         public static implicit operator Written(ProblemHttpResult problem) => new(null, false, problem);
@@ -151,7 +150,7 @@ internal class ConfigListEndpoints<T>(
 
     // `name` is the one in the address, null when the body has it; `change` changes the list in place, or refuses.
     private async Task<Written> Write(
-        HttpContext context, ConfigStore store, string? name, Func<JsonArray, JsonObject, Edit?> change)
+        HttpContext context, ConfigStore store, string? name, Func<IReadOnlyList<T>, JsonObject, Entry> change)
     {
         if (ConfigApi.FormatOf(context.Request.ContentType) != ConfigFormat.Json)
         {
@@ -176,8 +175,8 @@ internal class ConfigListEndpoints<T>(
 
         var result = await store.ChangeAsync(current =>
         {
-            var document = ConfigWriter.ToNode(current.Document);
-            return change(document[list]!.AsArray(), (JsonObject)body.DeepClone()) ?? ConfigApi.Read(document);
+            var entry = change(itemsOf(current.Document), (JsonObject)body.DeepClone());
+            return entry.Refusal ?? ConfigReader.ReadEntry(current.Document, list, entry.Index, entry.Item!);
         }, ConfigApi.Note(context.Request), ConfigApi.IfMatch(context.Request), context.RequestAborted);
         if (result is not ChangeResult.Saved saved)
         {
@@ -206,27 +205,11 @@ internal class ConfigListEndpoints<T>(
         }
     }
 
-    private static void Place(JsonArray items, string name, JsonObject item)
-    {
-        item["name"] = name;
-        if (IndexOf(items, name) is var index and >= 0)
-        {
-            items[index] = item;
-        }
-        else
-        {
-            items.Add(item);
-        }
-    }
-
-    protected static int IndexOf(JsonArray items, string name)
+    private int IndexOf(IReadOnlyList<T> items, string name)
     {
         for (var i = 0; i < items.Count; i++)
         {
-            if ((string?)items[i]!["name"] == name)
-            {
-                return i;
-            }
+            if (nameOf(items[i]) == name) return i;
         }
 
         return -1;

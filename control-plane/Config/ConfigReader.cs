@@ -1,4 +1,5 @@
 using System.Text;
+using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 
 namespace Evenkeel.Config;
@@ -37,6 +38,41 @@ public static partial class ConfigReader
         var document = Document(ConfigMap.Of(tree, "", faults));
         ConfigValidator.Validate(document, faults);
         return new ReadResult(document, [.. faults.All().Select(f => f.Line is null ? f with { Line = ConfigTree.LineOf(tree, f.Path) } : f).OrderBy(f => f.Line)]);
+    }
+
+    /// <summary>
+    /// A document with one entry of a list read anew, at its index or behind the last. The others are taken as they are, and all rules are
+    /// asked of the whole.
+    /// </summary>
+    public static ReadResult ReadEntry(ConfigDocument document, string list, int index, JsonObject entry)
+    {
+        var faults = new FaultList();
+        var map = ConfigMap.Of(ConfigTree.Parse(Encoding.UTF8.GetBytes(entry.ToJsonString(ConfigJson.Options)), ConfigFormat.Json, faults), $"{list}[{index}]", faults);
+        return Checked(list switch
+        {
+            "instances" => document with { Instances = With(document.Instances, index, Instance(map)) },
+            "pools" => document with { Pools = With(document.Pools, index, Pool(map, document.FailoverConfig)) },
+            "clients" => document with { Clients = With(document.Clients, index, Client(map)) },
+            _ => throw new ArgumentException($"there is no list {list}", nameof(list)),
+        }, faults);
+    }
+
+    /// <summary>A document without one entry of a list.</summary>
+    public static ReadResult WithoutEntry(ConfigDocument document, string list, int index) => Checked(list switch
+    {
+        "instances" => document with { Instances = [.. document.Instances.Where((_, i) => i != index)] },
+        "pools" => document with { Pools = [.. document.Pools.Where((_, i) => i != index)] },
+        "clients" => document with { Clients = [.. document.Clients.Where((_, i) => i != index)] },
+        _ => throw new ArgumentException($"there is no list {list}", nameof(list)),
+    }, new FaultList());
+
+    private static IReadOnlyList<T> With<T>(IReadOnlyList<T> items, int index, T item) =>
+        index < items.Count ? [.. items.Select((other, i) => i == index ? item : other)] : [.. items, item];
+
+    private static ReadResult Checked(ConfigDocument document, FaultList faults)
+    {
+        ConfigValidator.Validate(document, faults);
+        return new ReadResult(document, faults.All());
     }
 
     private static ConfigDocument Document(ConfigMap map)

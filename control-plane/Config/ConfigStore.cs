@@ -125,12 +125,13 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, Da
         }
 
         var (document, secrets) = vault.Seal(edited.Result.Document);
-        if (await UnknownSecrets(connection, transaction, document, secrets, cancel) is { Count: > 0 } unknown)
+        if (await UnknownSecrets(connection, transaction, document, before.Document, secrets, cancel) is { Count: > 0 } unknown)
         {
             return new ChangeResult.Invalid(unknown);
         }
 
-        var digest = ConfigWriter.Digest(document);
+        var canonical = ConfigWriter.Canonical(document);
+        var digest = ConfigWriter.Digest(canonical);
         if (before.Revision > 0 && digest == before.Digest)
         {
             return new ChangeResult.Saved(false, before, before);
@@ -138,7 +139,7 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, Da
 
         await InsertSecrets(connection, transaction, secrets, cancel);
         await ReplaceRows_NeedsLock(connection, transaction, before.Revision > 0 ? before.Document : null, document, cancel);
-        var revision = await Mint_NeedsLock(connection, transaction, before.Revision, document, digest, note, cancel);
+        var revision = await Mint_NeedsLock(connection, transaction, before.Revision, canonical, digest, note, cancel);
         await transaction.CommitAsync(cancel);
         var now = new StoredConfig(revision, digest, document);
         remembered = now;
@@ -153,7 +154,7 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, Da
     public async Task<IReadOnlyList<ConfigFault>> UnknownSecretsAsync(ConfigDocument document, CancellationToken cancel = default)
     {
         await using var connection = await database.OpenConnectionAsync(cancel);
-        return await UnknownSecrets(connection, null, document, [], cancel);
+        return await UnknownSecrets(connection, null, document, null, [], cancel);
     }
 
     private const string LoadSql = NewestSql + """
@@ -209,12 +210,16 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, Da
     }
 
     private static async Task<IReadOnlyList<ConfigFault>> UnknownSecrets(
-        NpgsqlConnection connection, NpgsqlTransaction? transaction, ConfigDocument document, IReadOnlyList<SealedSecret> fresh, CancellationToken cancel)
+        NpgsqlConnection connection, NpgsqlTransaction? transaction, ConfigDocument document, ConfigDocument? before, IReadOnlyList<SealedSecret> fresh, CancellationToken cancel)
     {
+        // What the document in force refers to is there: no such secret is ever removed.
+        var kept = before is null ? [] : SecretFields.Of(before).Select(f => f.Text).ToHashSet();
         var ids = SecretFields.Of(document)
+            .Where(f => !kept.Contains(f.Text))
             .Select(f => (f.Path, Reference: SecretReference.Parse(f.Text)))
             .Where(f => f.Reference.Kind == SecretKind.Stored)
             .ToList();
+        if (ids.Count == 0) return [];
         var known = (await connection.QueryAsync<string>(new CommandDefinition(
             "select id from secret where id = any(@ids)",
             new { ids = ids.Select(f => f.Reference.Value).Distinct().ToArray() }, transaction, cancellationToken: cancel))).ToHashSet();
@@ -302,10 +307,10 @@ public sealed class ConfigStore(NpgsqlDataSource database, SecretVault vault, Da
         """;
 
     private static async Task<long> Mint_NeedsLock(
-        NpgsqlConnection connection, NpgsqlTransaction transaction, long from, ConfigDocument document, string digest, ChangeNote note, CancellationToken cancel)
+        NpgsqlConnection connection, NpgsqlTransaction transaction, long from, string canonical, string digest, ChangeNote note, CancellationToken cancel)
     {
         var number = await connection.ExecuteScalarAsync<long>(new CommandDefinition(MintSql,
-            new { note.Author, note.Message, digest, document = ConfigWriter.Canonical(document) }, transaction, cancellationToken: cancel));
+            new { note.Author, note.Message, digest, document = canonical }, transaction, cancellationToken: cancel));
         await connection.ExecuteAsync(new CommandDefinition(AuditSql,
             new { note.Author, role = note.Role is { } role ? ConfigJson.Word(role) : null, note.Source, note.Action, from, number }, transaction, cancellationToken: cancel));
         return number;
@@ -319,12 +324,12 @@ internal static class Difference
 
     public static Changes<T> Of<T>(IReadOnlyList<T>? before, IReadOnlyList<T> now, Func<T, string> name)
     {
-        var old = (before ?? []).Select((item, position) => (Name: name(item), Text: Text(item, position))).ToDictionary(x => x.Name, x => x.Text);
+        var old = (before ?? []).Select((item, position) => (Item: item, Position: position)).ToDictionary(entry => name(entry.Item));
         var fresh = new List<(T, int)>();
         for (var i = 0; i < now.Count; i++)
         {
             var itsName = name(now[i]);
-            if (old.GetValueOrDefault(itsName) == Text(now[i], i))
+            if (old.TryGetValue(itsName, out var was) && was.Position == i && (ReferenceEquals(was.Item, now[i]) || Text(was.Item) == Text(now[i])))
             {
                 old.Remove(itsName);
             }
@@ -337,5 +342,5 @@ internal static class Difference
         return new Changes<T>([.. old.Keys], fresh);
     }
 
-    private static string Text<T>(T item, int position) => position + JsonSerializer.Serialize(item, ConfigJson.Options);
+    private static string Text<T>(T item) => JsonSerializer.Serialize(item, ConfigJson.Options);
 }

@@ -25,8 +25,10 @@ public static class ConfigWriter
     public static string Canonical(ConfigDocument document) => JsonSerializer.Serialize(Redacted(document), ConfigJson.Options);
 
     /// <summary>sha256 of the canonical form, in hex.</summary>
-    public static string Digest(ConfigDocument document) =>
-        Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(Canonical(document))));
+    public static string Digest(ConfigDocument document) => Digest(Canonical(document));
+
+    /// <summary>The same of a canonical form that is there already.</summary>
+    public static string Digest(string canonical) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(canonical)));
 
     /// <summary>The inverse of <see cref="Canonical"/> for a document that was valid when it was stored; checks nothing.</summary>
     public static ConfigDocument FromCanonical(string json) => JsonSerializer.Deserialize<ConfigDocument>(json, ConfigJson.Options)!;

@@ -39,7 +39,6 @@ public sealed class Publisher(
         {
             Interlocked.Exchange(ref lastReconciled, time.GetTimestamp());
             await RefreshAsync_NeedsLock(cancel);
-            foreach (var (link, adminUrl) in links.Values) link.Wake(adminUrl);
         }
         finally
         {
@@ -123,13 +122,20 @@ public sealed class Publisher(
             if (!databaseIsAway) PublishingLog.DatabaseIsAway(log, away.Message);
             databaseIsAway = true;
             LayOver();
+            WakeLinks();
         }
+    }
+
+    private void WakeLinks()
+    {
+        foreach (var (link, adminUrl) in links.Values) link.Wake(adminUrl);
     }
 
     private async Task ReadAsync(CancellationToken cancel)
     {
         await ReadDesiredAsync(cancel);
         await ReadNodesAsync(cancel);
+        WakeLinks();
         // To be told while the database is away.
         await health.ListAsync(cancel);
         await tokens.RememberAsync(cancel);
@@ -156,7 +162,7 @@ public sealed class Publisher(
         if (same && current!.Snapshot.State == fleet.Number && current.Snapshot.Faults.Count == 0 && !References(current.Document).Any(reference => reference.StartsWith("file:", StringComparison.Ordinal))) return;
 
         var stored = same ? new StoredConfig(revision, "", current!.Document) : await configs.LoadAsync(cancel);
-        var found = await secrets.ResolveAsync([.. References(stored.Document)], cancel);
+        var found = await ResolveAsync(stored.Document, cancel);
         var snapshot = SnapshotBuilder.Build(stored.Document, stored.Revision, fleet, reference => found[reference]);
         cancel.ThrowIfCancellationRequested();      // nobody waits for it any more, and what it read may be old
         resolved = found;
@@ -165,6 +171,15 @@ public sealed class Publisher(
         foreach (var fault in snapshot.Faults) PublishingLog.Left(log, fault.Path, fault.Message);
         state.Set(new Desired(stored.Document, snapshot));
         PublishingLog.Desired(log, snapshot.Revision, snapshot.State, snapshot.Digest, snapshot.Json.Length);
+    }
+
+    // What a stored secret holds never changes, so those that are known are not decrypted again.
+    private async Task<IReadOnlyDictionary<string, ResolvedSecret>> ResolveAsync(ConfigDocument document, CancellationToken cancel)
+    {
+        var found = References(document).Where(reference => SecretReference.Parse(reference).Kind == SecretKind.Stored && resolved.GetValueOrDefault(reference) is { Value: not null })
+            .ToDictionary(reference => reference, reference => resolved[reference]);
+        foreach (var (reference, secret) in await secrets.ResolveAsync([.. References(document).Where(reference => !found.ContainsKey(reference))], cancel)) found.Add(reference, secret);
+        return found;
     }
 
     private async Task ReadNodesAsync(CancellationToken cancel)
