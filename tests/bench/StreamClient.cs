@@ -7,9 +7,16 @@ namespace Evenkeel.Bench;
 /// <summary>What many streams at once looked like to their client. Times in ms, sorted.</summary>
 internal sealed record StreamResult(IReadOnlyList<double> FirstTokenMs, IReadOnlyList<double> TokenMs, int Whole, int Broken, double LongestGapMs);
 
-/// <summary>Reads many streams in one thread. Each token says when its provider sent it, so its way here is known without a second clock.</summary>
+/// <summary>
+/// Reads many streams in one thread, and lets the provider send them in the same one: who waits for whom is the gateway's doing alone. Each
+/// token says when it was sent. Before what is due the thread does not sleep, for it would wake too late.
+/// </summary>
 internal static class StreamClient
 {
+    private const double AwakeBeforeS = 0.0003;
+
+    /// <param name="epoll">Of the client's sockets and the provider's.</param>
+    /// <param name="provider">Who sends.</param>
     /// <param name="port">Of the gateway or the provider.</param>
     /// <param name="request">The same for all.</param>
     /// <param name="streams">How many.</param>
@@ -17,14 +24,13 @@ internal static class StreamClient
     /// <param name="seconds">After which what is not whole counts as broken.</param>
     /// <param name="atPeak">Called once, when all have begun and a second has passed.</param>
     /// <param name="cancel">Ctrl-C.</param>
-    public static StreamResult Run(int port, byte[] request, int streams, double perSecond, double seconds, Action? atPeak, CancellationToken cancel)
+    public static StreamResult Run(Epoll epoll, StreamProvider provider, int port, byte[] request, int streams, double perSecond, double seconds, Action? atPeak, CancellationToken cancel)
     {
-        using var epoll = new Epoll();
         var all = new List<One>(streams);
-        var (first, tokens) = (new List<double>(streams), new List<double>());
+        var (first, tokens) = (new List<double>(streams), new List<double>(streams * 400));
         var (open, whole, broken, gap) = (0, 0, 0, 0.0);
         var began = Stopwatch.GetTimestamp();
-        var buffer = new byte[65_536];
+        var buffer = new byte[One.MostRest + 65_536];
         try
         {
             while (all.Count < streams || open > 0)
@@ -49,19 +55,35 @@ internal static class StreamClient
                     atPeak();
                     atPeak = null;
                 }
-                var n = epoll.Wait(all.Count < streams ? Math.Clamp((all.Count / perSecond) - elapsed, 0, 0.1) : 0.1);
+                provider.SendDue();
+                var next = provider.NextIn(Stopwatch.GetTimestamp());
+                if (all.Count < streams)
+                {
+                    next = Math.Min(next, (all.Count / perSecond) - Stopwatch.GetElapsedTime(began).TotalSeconds);
+                }
+                var n = epoll.Wait(Math.Clamp(next - AwakeBeforeS, 0, 0.1));
                 for (var i = 0; i < n; i++)
                 {
+                    if (StreamProvider.Owns(epoll.Ready(i)))
+                    {
+                        provider.Take(epoll.Ready(i));
+                        continue;
+                    }
                     var one = all[epoll.Ready(i)];
-                    var length = one.Socket.Receive(buffer, SocketFlags.None, out var error);
+                    if (one.Over)
+                    {
+                        continue;
+                    }
+                    var length = one.Socket.Receive(buffer.AsSpan(One.MostRest), SocketFlags.None, out var error);
                     if (error == SocketError.WouldBlock)
                     {
                         continue;
                     }
                     var now = Stopwatch.GetTimestamp();
-                    if (length <= 0 || error != SocketError.Success || one.Take(buffer.AsSpan(0, length), now, first, tokens, ref gap))
+                    if (length <= 0 || error != SocketError.Success || one.Take(buffer, length, now, first, tokens, ref gap))
                     {
                         epoll.Forget(one.Socket);
+                        one.Over = true;
                         one.Socket.Dispose();
                         open--;
                         whole += one.Whole ? 1 : 0;
@@ -85,7 +107,11 @@ internal static class StreamClient
 
     private sealed class One
     {
-        private byte[] _rest = [];
+        /// <summary>So much of what came may be the beginning of a token.</summary>
+        public const int MostRest = 64;
+
+        private readonly byte[] _rest = new byte[MostRest];
+        private int _restLength;
         private bool _some;
 
         public One(int port)
@@ -99,11 +125,14 @@ internal static class StreamClient
         public long SentAt { get; set; }
         public long LastAt { get; set; }
         public bool Whole { get; private set; }
+        public bool Over { get; set; }
 
+        /// <summary>Takes what came, which stands in the buffer behind the first <see cref="MostRest"/> bytes.</summary>
         /// <returns>Whether the stream is over.</returns>
-        public bool Take(ReadOnlySpan<byte> bytes, long now, List<double> first, List<double> tokens, ref double gap)
+        public bool Take(byte[] buffer, int received, long now, List<double> first, List<double> tokens, ref double gap)
         {
-            ReadOnlySpan<byte> text = _rest.Length == 0 ? bytes : [.. _rest, .. bytes];
+            _rest.AsSpan(0, _restLength).CopyTo(buffer.AsSpan(MostRest - _restLength));
+            ReadOnlySpan<byte> text = buffer.AsSpan(MostRest - _restLength, _restLength + received);
             while (true)
             {
                 var at = text.IndexOf("\"@"u8);
@@ -132,7 +161,9 @@ internal static class StreamClient
                 text = text[(at + 2 + length)..];
             }
             Whole |= text.IndexOf("[DONE]"u8) >= 0;
-            _rest = text[Math.Max(0, text.Length - 64)..].ToArray();
+            text = text[Math.Max(0, text.Length - MostRest)..];
+            text.CopyTo(_rest);
+            _restLength = text.Length;
             return Whole;
         }
     }
