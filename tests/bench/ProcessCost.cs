@@ -22,9 +22,16 @@ internal static class ProcessCost
         }
         foreach (var pid in Descendants(root))
         {
-            using var process = System.Diagnostics.Process.GetProcessById(pid);
             var all = Environment.ProcessorCount >= 64 ? -1L : (1L << Environment.ProcessorCount) - 1;
-            process.ProcessorAffinity = (nint)(only ? 1L << core : all & ~(1L << core));
+            try
+            {
+                using var process = System.Diagnostics.Process.GetProcessById(pid);
+                process.ProcessorAffinity = (nint)(only ? 1L << core : all & ~(1L << core));
+            }
+            catch (Exception gone) when (gone is ArgumentException or InvalidOperationException or System.ComponentModel.Win32Exception)
+            {
+                // A tree has leaves that fall.
+            }
         }
     }
 
