@@ -89,6 +89,7 @@ public sealed class NodeLink : IAsyncDisposable
     private async Task SyncAsync(CancellationToken cancel)
     {
         var desired = state.Current?.Snapshot;
+        var outdated = state.Changed;
         string? fault = null;
         var began = time.GetTimestamp();
 
@@ -106,7 +107,7 @@ public sealed class NodeLink : IAsyncDisposable
         {
             while (!known.Runs(desired!, null) && time.GetElapsedTime(began) < SettleTime && state.Current?.Snapshot == desired)
             {
-                await Task.Delay(SettleStep, time, cancel);
+                await Task.WhenAny(Task.Delay(SettleStep, time, cancel), outdated);
                 (known, silence) = await admin.StatusAsync(Address, cancel);
                 if (known is null) break;
             }

@@ -34,7 +34,7 @@ local snapshots = require "evenkeel.snapshot"
 local telemetry = require "evenkeel.telemetry"
 
 local ngx = ngx
-local tonumber, random, ceil = tonumber, math.random, math.ceil
+local tonumber, random, ceil, floor = tonumber, math.random, math.ceil, math.floor
 local find, sub, concat = string.find, string.sub, table.concat
 local now = clock.now
 
@@ -202,11 +202,24 @@ local candidates, chosen_from = {}, {}
 for i = 1, 32 do candidates[i] = {} end
 local gathered_for, gathered_n            -- whose look they hold
 
---- The eligible instances of a tier, gathered in the scratch tables.
+-- A choice among a few of many is nearly as good as among all (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing"), and
+-- its price does not grow with them. One of each sixteenth, so that neighbours, which are often alike, do not come together.
+local LARGE_TIER, SAMPLE = 32, 16
+local sampled = {}
+
+local function sample_of(instances)
+  local part = #instances / SAMPLE
+  for k = 1, SAMPLE do sampled[k] = instances[floor((k - 1 + random()) * part) + 1] or instances[#instances] end      -- 15.99… may be 16
+  return sampled
+end
+
+--- The eligible instances of a tier, gathered in the scratch tables. Of a large tier a sample; all of it, when nobody of the sample is
+--- eligible or panic is near, by round robin, and for who wants to know how the others are.
 --- @param look filled with how the others are, if given: {usable, full, open, cooling_s (least, or nil)}
 --- @return n
 local function gather(req, at, look)
-  local instances, tried, latency_kind = req.tier_instances, req.tried, req.latency_kind
+  local tier, tried, latency_kind = req.tier_instances, req.tried, req.latency_kind
+  local instances = (look or #tier <= LARGE_TIER or req.pool.algorithm == "round_robin") and tier or sample_of(tier)
   local n, usable, full, open, doubtful, cooling = 0, 0, 0, 0, 0, nil
   local panic = false
   ::again::
@@ -248,6 +261,10 @@ local function gather(req, at, look)
         end
       end
     end
+  end
+  if instances ~= tier and (n == 0 or doubtful * 2 > usable) then
+    instances, n, usable, full, open, doubtful, cooling = tier, 0, 0, 0, 0, 0, nil
+    goto again
   end
   -- Panic: more than half of the tier is ejected by passive signs only, so the signs are the problem; the few that are left would be
   -- flooded. With none left there is nobody to protect, and the next tier takes over.

@@ -31,7 +31,10 @@ internal sealed class StreamBench(Stage stage, Options options)
         if (Environment.ProcessorCount > 1)
         {
             ProcessCost.Pin(Environment.ProcessId, 0, only: false);
-            Hurry();
+            if (!Epoll.TakePrecedence())
+            {
+                Console.WriteLine("  not root: what else runs on the core of the measuring thread may hold it up");
+            }
             ProcessCost.Pin(nginx.Pid, 0, only: true);
             ProcessCost.Pin(node.Pid, 0, only: true);
         }
@@ -53,20 +56,6 @@ internal sealed class StreamBench(Stage stage, Options options)
         var crowd = Crowd(epoll, provider, node, many);
         var churn = Churn(epoll, provider, node, options.Soak ? 3600 : options.Smoke ? 4 : options.Quick ? 15 : 60);
         Write(machine, nginx, node, seconds, rounds, lateness, crowd, churn);
-    }
-
-    /// <summary>What shares the core with the measuring thread waits for it, where that may be asked for.</summary>
-    private static void Hurry()
-    {
-        using var own = Process.GetCurrentProcess();
-        try
-        {
-            own.PriorityClass = ProcessPriorityClass.High;
-        }
-        catch (System.ComponentModel.Win32Exception)
-        {
-            Console.WriteLine("  not root: the measuring thread has no precedence");
-        }
     }
 
     private static byte[] Request(Peer peer, double perSecond, int tokens)

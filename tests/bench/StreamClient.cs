@@ -9,11 +9,11 @@ internal sealed record StreamResult(IReadOnlyList<double> FirstTokenMs, IReadOnl
 
 /// <summary>
 /// Reads many streams in one thread, and lets the provider send them in the same one: who waits for whom is the gateway's doing alone. Each
-/// token says when it was sent. Before what is due the thread does not sleep, for it would wake too late.
+/// token says when it was sent. Shortly before what is due the thread does not sleep, for it would wake too late.
 /// </summary>
 internal static class StreamClient
 {
-    private const double AwakeBeforeS = 0.0003;
+    private const double AwakeBeforeS = 0.00005;
 
     /// <param name="epoll">Of the client's sockets and the provider's.</param>
     /// <param name="provider">Who sends.</param>

@@ -151,6 +151,86 @@ describe("the edge", function()
     end
   end)
 
+  describe("in a tier of a thousand", function()
+    local many, looks
+
+    before_each(function()
+      many, looks = {}, 0
+      for i = 1, 1000 do many[i] = new_instance("i" .. i) end
+      req = new_request(many)
+      local view = live.view
+      live.view = function(...)
+        looks = looks + 1
+        return view(...)
+      end
+    end)
+
+    it("looks at a few, and reaches all", function()
+      local counts, different = reached(20000), 0
+      assert.is_true(looks <= 20000 * 17, looks .. " looks")
+      for _, count in pairs(counts) do
+        different = different + 1
+        assert.is_true(count < 60, count .. " of 20 that are its part")
+      end
+      assert.equal(1000, different)
+    end)
+
+    it("obeys the weights", function()
+      for i = 1, 500 do many[i].weight = 30 end
+      local heavy = 0
+      for name, count in pairs(reached(20000)) do
+        if tonumber(name:sub(2)) <= 500 then heavy = heavy + count end
+      end
+      assert.is_true(heavy > 14400 and heavy < 15600, heavy .. " of 15000 that are their part")
+    end)
+
+    it("goes to the less loaded by least_load", function()
+      for i = 1, 1000 do
+        for _ = 1, i % 10 == 0 and 1 or 5 do slots.acquire(many[i].keys.in_flight, 10) end
+      end
+      req.pool.algorithm = "least_load"
+      local quiet = 0
+      for name, count in pairs(reached(2000)) do
+        if tonumber(name:sub(2)) % 10 == 0 then quiet = quiet + count end
+      end
+      assert.is_true(quiet > 1500, quiet .. " of 2000")
+    end)
+
+    it("has somebody to ask, whatever the random numbers are", function()
+      local random = math.random
+      finally(function() math.random = random end)
+      for _, number in ipairs { 0, 1 - 2 ^ -53 } do
+        math.random = function() return number end
+        package.loaded["evenkeel.edge"] = nil
+        edge = require "evenkeel.edge"
+        assert.truthy(edge._choose(req, clock.now_s))
+      end
+    end)
+
+    it("finds the only one that is left", function()
+      for i = 1, 1000 do many[i].in_service = i == 777 end
+      assert.same({ i777 = 20 }, reached(20))
+    end)
+
+    it("tells how all of them are to who asks", function()
+      for i = 1, 400 do filled(many[i]) end
+      assert.same({ n = 600, usable = 1000, full = 400, open = 0 }, gather())
+    end)
+
+    it("panics by all of them, not by those it sees", function()
+      for i = 1, 600 do opened(many[i]) end
+      local counts = reached(5000)
+      local out = 0
+      for name, count in pairs(counts) do
+        if tonumber(name:sub(2)) <= 600 then out = out + count end
+      end
+      assert.is_true(out > 2500, out .. " of 3000 that are their part")
+      for i = 401, 600 do dict:delete(many[i].keys.breaker.until_) end
+      clock:pass(0.1)
+      for name in pairs(reached(5000)) do assert.is_true(tonumber(name:sub(2)) > 400, name) end
+    end)
+  end)
+
   describe("in panic", function()
     local a, b, c
     before_each(function()
