@@ -24,7 +24,7 @@ M.live_weight = live_weight
 -- Slow is who takes longer than the operator calls normal, and over SLOW times longer than the quickest, each by its own normal. It has
 -- only TRICKLE of its weight: a few calls in a hundred that take twelve seconds are the whole P99. What it still gets tells when it is
 -- well again, and as the others fill up it gets what they cannot bear. Where all are slow alike, nobody is.
-local SLOW, TRICKLE = 3, 0.005
+local SLOW, TRICKLE = 3, 0.002
 
 -- Notes each one's latency / base_latency. @return from which on one is slow
 local function slow_from(candidates, n)
