@@ -200,7 +200,7 @@ end
 -- Scratch tables of this worker: candidate i is candidates[i], its instance is chosen_from[i].
 local candidates, chosen_from = {}, {}
 for i = 1, 32 do candidates[i] = {} end
-local gathered_for, gathered_n            -- whose look they hold
+local gathered_for, gathered_n, gathered_part           -- whose look they hold; whether it was at a part of the tier only
 
 -- A choice among a few of many is nearly as good as among all (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing"), and
 -- its price does not grow with them. One of each sixteenth, so that neighbours, which are often alike, do not come together.
@@ -214,14 +214,14 @@ local function sample_of(instances)
 end
 
 --- The eligible instances of a tier, gathered in the scratch tables. Of a large tier a sample; all of it, when nobody of the sample is
---- eligible or panic is near, by round robin, and for who wants to know how the others are.
+--- eligible or all of those weigh nothing, when panic is near, by round robin, and for who wants to know how the others are.
 --- @param look filled with how the others are, if given: {usable, full, open, cooling_s (least, or nil)}
 --- @return n
 local function gather(req, at, look)
   local tier, tried, latency_kind = req.tier_instances, req.tried, req.latency_kind
   local instances = (look or #tier <= LARGE_TIER or req.pool.algorithm == "round_robin") and tier or sample_of(tier)
   local n, usable, full, open, doubtful, cooling = 0, 0, 0, 0, 0, nil
-  local panic = false
+  local panic, weighty = false, false
   ::again::
   for i = 1, #instances do
     local inst = instances[i]
@@ -250,7 +250,9 @@ local function gather(req, at, look)
               candidates[n] = c
             end
             local warmth = (state == "half_open" and 0.1 or v.warmth) * inst.weight_factor
-            c.weight = inst.weight * warmth
+            local weight = inst.weight * warmth
+            if weight > 0 then weighty = true end
+            c.weight = weight
             c.warmth = warmth
             c.in_flight = in_flight
             c.limit = v.limit
@@ -262,7 +264,7 @@ local function gather(req, at, look)
       end
     end
   end
-  if instances ~= tier and (n == 0 or doubtful * 2 > usable) then
+  if instances ~= tier and (not weighty or doubtful * 2 > usable) then
     instances, n, usable, full, open, doubtful, cooling = tier, 0, 0, 0, 0, 0, nil
     goto again
   end
@@ -272,7 +274,7 @@ local function gather(req, at, look)
     panic, n, usable, full, open, doubtful, cooling = true, 0, 0, 0, 0, 0, nil
     goto again
   end
-  gathered_for, gathered_n = req, n
+  gathered_for, gathered_n, gathered_part = req, n, instances ~= tier
   if look then
     look.usable, look.full, look.open, look.cooling_s = usable, full, open, cooling
   end
@@ -308,7 +310,7 @@ local function choose(req, at)
     end
     if ok then
       req.of, req.live_weight = n, balancer.live_weight(candidates[i])
-      return inst, n > 1
+      return inst, n > 1 or gathered_part          -- beyond the sample there are nearly always others
     end
     candidates[i], candidates[n] = candidates[n], candidates[i]
     chosen_from[i], chosen_from[n] = chosen_from[n], chosen_from[i]

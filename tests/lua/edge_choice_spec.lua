@@ -212,6 +212,38 @@ describe("the edge", function()
       assert.same({ i777 = 20 }, reached(20))
     end)
 
+    for _, algorithm in ipairs { "weighted", "least_load" } do
+      it("asks none of weight 0 while one that weighs is left, by " .. algorithm, function()
+        for i = 1, 1000 do many[i].weight = i == 777 and 10 or 0 end
+        req.pool.algorithm = algorithm
+        assert.same({ i777 = 100 }, reached(100))
+      end)
+    end
+
+    it("asks those of weight 0 when there are no others", function()
+      for i = 1, 1000 do many[i].weight = 0 end
+      local asked = 0
+      for _, count in pairs(reached(100)) do asked = asked + count end
+      assert.equal(100, asked)
+    end)
+
+    it("knows of further ones beyond those it sees, and when there are none", function()
+      local function alone(n)
+        local last = 0
+        for _ = 1, n do
+          local inst, more = edge._choose(req, clock.now_s)
+          if not more then last = last + 1 end
+          req.held = inst
+          edge._release(req)
+        end
+        return last
+      end
+      for i = 1, 1000 do many[i].in_service = i % 16 == 0 end     -- often just one of a sample
+      assert.equal(0, alone(300))
+      for i = 1, 1000 do many[i].in_service = i == 777 end
+      assert.is_true(alone(300) > 270)                            -- but for one look in 63, whose sample has it
+    end)
+
     it("tells how all of them are to who asks", function()
       for i = 1, 400 do filled(many[i]) end
       assert.same({ n = 600, usable = 1000, full = 400, open = 0 }, gather())
