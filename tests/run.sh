@@ -15,8 +15,8 @@ export LC_ALL=C.UTF-8
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 results=$root/tests/results
 failures=$results/failures.txt
-lanes=('lint lua unit browser' 'launcher e2e')
-last_parts=(failover chaos bench)
+lanes=('lint lua unit' 'launcher e2e')
+last_parts=(browser failover chaos bench)
 other_parts=(containers)      # only when they are named
 kit_options=() chaos_options=() container_options=()
 rows=${EVENKEEL_TEST_ROWS:-}  # where a lane's sums go; the whole run prints them

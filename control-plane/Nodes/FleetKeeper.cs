@@ -13,7 +13,9 @@ namespace Evenkeel.Nodes;
 public sealed class FleetKeeper(NodeMemory memory, NodeAdmin admin, DesiredState state, TimeProvider time, ILogger<FleetKeeper> log) : BackgroundService
 {
     private static readonly TimeSpan Every = TimeSpan.FromMilliseconds(300);
-    private const int GoneAfterRefusals = 2;
+
+    // Refusals in a row until its part goes to the others: so long its calls take to end at their providers, too.
+    private const int GoneAfterRefusals = 3;
     private const int MostTold = 50_000;
 
     /// <summary>The last word of a node, when it came, and how often nobody has listened there since.</summary>
