@@ -148,7 +148,7 @@ internal class ConfigListEndpoints<T>(
         public static implicit operator Written(ProblemHttpResult problem) => new(null, false, problem);
     }
 
-    // `name` is the one in the address, null when the body has it; `change` changes the list in place, or refuses.
+    // `name` is the one in the address, null when the body has it; `change` tells what becomes of the entry, or refuses.
     private async Task<Written> Write(
         HttpContext context, ConfigStore store, string? name, Func<IReadOnlyList<T>, JsonObject, Entry> change)
     {

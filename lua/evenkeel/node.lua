@@ -113,7 +113,7 @@ end
 function M.master_pid() return C.getppid() end
 
 -- What a large request gave back is there for the next one. By itself glibc returns the end of its heap to the kernel when it exceeds
--- 128 KiB, and has it zeroed page by page a moment later: a fifth of a request of 100 KB.
+-- 128 KiB, and has it zeroed page by page a moment later: a sixth of a request of 100 KB.
 local TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3                -- parameters of mallopt
 local KEPT_FREE_BYTES, LARGE_BYTES = 16 * 1024 * 1024, 1024 * 1024
 
