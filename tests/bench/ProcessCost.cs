@@ -35,6 +35,23 @@ internal static class ProcessCost
         }
     }
 
+    /// <summary>
+    /// From here on these processes run before all others of their core but the kernel's. Without it, whatever else the machine runs there
+    /// holds a gateway up for milliseconds, and a busy one for longer than an idle one. Nothing happens where that takes more rights than we have.
+    /// </summary>
+    public static void Precede(int root)
+    {
+        const int Fifo = 1;
+        var least = 1;
+        foreach (var pid in OperatingSystem.IsLinux() ? Descendants(root) : [])
+        {
+            _ = SetScheduler(pid, Fifo, ref least);
+        }
+    }
+
+    [System.Runtime.InteropServices.DllImport("libc", EntryPoint = "sched_setscheduler")]
+    private static extern int SetScheduler(int process, int policy, ref int priority);
+
     private static List<(int Pid, int Parent, long Ticks)> Tree(int root)
     {
         var all = Directory.EnumerateDirectories("/proc").Select(path => int.TryParse(Path.GetFileName(path), out var pid) ? Read(pid) : null)

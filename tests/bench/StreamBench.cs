@@ -35,8 +35,11 @@ internal sealed class StreamBench(Stage stage, Options options)
             {
                 Console.WriteLine("  not root: what else runs on the core of the measuring thread may hold it up");
             }
-            ProcessCost.Pin(nginx.Pid, 0, only: true);
-            ProcessCost.Pin(node.Pid, 0, only: true);
+            foreach (var gateway in new[] { nginx, node })
+            {
+                ProcessCost.Pin(gateway.Pid, 0, only: true);
+                ProcessCost.Precede(gateway.Pid);
+            }
         }
         var rounds = new List<Round>();
         for (var round = options.Smoke ? 1 : 0; round < options.Rounds + 1; round++)
@@ -141,7 +144,7 @@ internal sealed class StreamBench(Stage stage, Options options)
         {
             [$"{nginx.Name} {nginx.Version}"] = nginx.Settings + ", proxy_buffering off",
             [$"{node.Name} {node.Version}"] = node.Settings,
-            ["load"] = $"{options.Rounds} rounds of {_streams} streams × {TokensPerSecond} tokens/s for {seconds} s, direct and through each gateway in turn; tokens carry the time they were sent; the gateway alone on one core, provider and client one thread on the other",
+            ["load"] = $"{options.Rounds} rounds of {_streams} streams × {TokensPerSecond} tokens/s for {seconds} s, direct and through each gateway in turn; tokens carry the time they were sent; the gateway alone on one core and before all else that runs there, provider and client one thread on the other",
             ["how late the provider sent its tokens"] = FormattableString.Invariant($"P50 {lateness.P50:0.000} ms, P99 {lateness.P99:0.000} ms"),
             ["broken streams in the rounds"] = $"{rounds.Sum(round => round.Broken)}",
         };
