@@ -140,6 +140,7 @@ internal sealed class ControlBench(Stage stage, Options options)
         {
             var old = int.Parse(await File.ReadAllTextAsync(pidFile, stage.Cancel), CultureInfo.InvariantCulture);
             _ = Kill(old, 9);
+            await UntilAsync(() => Task.FromResult(HasEnded(old)), 5);
             var restart = LauncherAsync(up);
             await UntilAsync(async () =>
             {
@@ -158,6 +159,19 @@ internal sealed class ControlBench(Stage stage, Options options)
     }
 
     // ----------------------------------------------------------------------------------------------------------- helpers
+
+    // A killed process has its ports until its last thread has gone, even when it is a zombie already.
+    private static bool HasEnded(int pid)
+    {
+        try
+        {
+            return Directory.GetDirectories($"/proc/{pid}/task").Length <= 1 && File.ReadAllText($"/proc/{pid}/stat").Contains(") Z ", StringComparison.Ordinal);
+        }
+        catch (IOException)
+        {
+            return true;
+        }
+    }
 
     private static string Yaml(ProviderSimulator providers, int instances)
     {
