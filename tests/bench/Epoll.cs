@@ -53,7 +53,7 @@ internal sealed class Epoll : IDisposable
         const int TimerSlack = 29, FifoButNotForChildren = 1 | 0x40000000;
         var least = 1;
         _ = ProcessControl(TimerSlack, 1);
-        return SetScheduler(0, FifoButNotForChildren, ref least) == 0;
+        return ProcessCost.SetScheduler(0, FifoButNotForChildren, ref least) == 0;
     }
 
     public int Ready(int i) => (int)_events[i].Number;
@@ -85,9 +85,6 @@ internal sealed class Epoll : IDisposable
 
     [DllImport("libc", EntryPoint = "prctl")]
     private static extern int ProcessControl(int option, nint value);
-
-    [DllImport("libc", EntryPoint = "sched_setscheduler")]
-    private static extern int SetScheduler(int thread, int policy, ref int priority);
 
     [DllImport("libc", EntryPoint = "close")]
     private static extern int Close(int file);

@@ -50,7 +50,7 @@ internal static class ProcessCost
     }
 
     [System.Runtime.InteropServices.DllImport("libc", EntryPoint = "sched_setscheduler")]
-    private static extern int SetScheduler(int process, int policy, ref int priority);
+    internal static extern int SetScheduler(int process, int policy, ref int priority);
 
     private static List<(int Pid, int Parent, long Ticks)> Tree(int root)
     {
