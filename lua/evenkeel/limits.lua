@@ -179,7 +179,8 @@ function M.leave(permit)
 end
 
 --- What an attempt really used for a client. Callable from any phase and any worker, before or after the request's `leave`.
---- @param client of the snapshot (`snapshot.client_names[name]`)  @param tokens input and output  @param cost_nano billionths of `currency`
+--- @param client of the snapshot (`snapshot.clients:by_name(name)`)  @param tokens input and output
+--- @param cost_nano billionths of `currency`
 --- @param at of clock.now
 function M.used(client, tokens, cost_nano, currency, at)
   if client.tokens_per_minute and tokens > 0 then

@@ -296,21 +296,39 @@ describe("spending", function()
     local now = stand_in.now()
     local born = spending.born(now)
     spending.add(clients.a, 3e8, "USD", now)
-    local told = spending.exchange(clients, { a = { period = spending.period("month", now), others_nano = 4e8 } }, born, now)
+    local told = spending.exchange({ a = { period = spending.period("month", now), others_nano = 4e8 } }, born, now)
     assert.same({ born = born, clients = { a = { period = spending.period("month", now), spent_nano = 3e8 } } }, told)
     local state, share = spending.state(clients.a, now)
     assert.equal("ok", state)
     assert.is_near(0.7, share, 1e-9)
-    for _ = 1, 3 do spending.exchange(clients, { a = { period = spending.period("month", now), others_nano = 4e8 } }, born, now) end
+    for _ = 1, 3 do spending.exchange({ a = { period = spending.period("month", now), others_nano = 4e8 } }, born, now) end
     assert.is_near(0.7, select(2, spending.state(clients.a, now)), 1e-9)
+  end)
+
+  it("tells of those who have spent, each by the period of the budget that it has now", function()
+    local now = stand_in.now()
+    local born, day, month = spending.born(now), spending.period("day", now), spending.period("month", now)
+    assert.same({ born = born, clients = {} }, spending.exchange({}, born, now))
+    spending.add(clients.a, 1e8, "USD", now)
+    spending.add(clients.a, 1e8, "USD", now)
+    clients.a.budget.per = "day"
+    spending.add(clients.a, 5e8, "USD", now)
+    spending.add({ name = "c", budget = clients.a.budget }, 7e8, "USD", now)
+    local told = { a = { period = day, spent_nano = 5e8 }, c = { period = day, spent_nano = 7e8 } }
+    assert.same(told, spending.exchange({}, born, now).clients)
+    clients.a.budget.per = "month"
+    spending.add(clients.a, 1e8, "USD", now)
+    told.a = { period = month, spent_nano = 3e8 }
+    assert.same(told, spending.exchange({}, born, now).clients)
+    assert.same({ a = told.a }, spending.exchange({}, born, now + 86400).clients, "another day")
   end)
 
   it("does not take what was meant for another life or another period", function()
     local now = stand_in.now()
     local period, born = spending.period("month", now), spending.born(now)
-    spending.exchange(clients, { a = { period = period, others_nano = 9e9 } }, born - 1, now)
-    spending.exchange(clients, { a = { period = "2020-01", others_nano = 9e9 } }, born, now)
-    spending.exchange(clients, { a = 5, b = { period = period, others_nano = 1 } }, born, now)
+    spending.exchange({ a = { period = period, others_nano = 9e9 } }, born - 1, now)
+    spending.exchange({ a = { period = "2020-01", others_nano = 9e9 } }, born, now)
+    spending.exchange({ a = 5, b = { period = period, others_nano = 1 } }, born, now)
     assert.equal(0, select(2, spending.state(clients.a, now)))
   end)
 
