@@ -1,6 +1,8 @@
 -- What a node tells of itself: the counters as JSON for the control plane and as text for Prometheus, and the clock that brings together
 -- what the workers have counted. docs/telemetry.md is the contract of both.
 
+local ffi = require "ffi"
+
 local clock = require "evenkeel.clock"
 local degradation = require "evenkeel.degradation"
 local json_text = require "evenkeel.json_text"
@@ -10,12 +12,15 @@ local slots = require "evenkeel.slots"
 local snapshots = require "evenkeel.snapshot"
 local traces = require "evenkeel.traces"
 
-local ngx = ngx
+local C, ngx = ffi.C, ngx
 local concat, format, gsub, ipairs, pairs, sort = table.concat, string.format, string.gsub, ipairs, pairs, table.sort
+
+ffi.cdef [[ int usleep(unsigned int); ]]
 
 local M = {}
 
 local MERGE_S, AGAIN_S = 1, 0.03
+local LAST_MS = 6000                 -- longer than a dead worker's lock lasts
 local MOST_AT_ONCE = 2000            -- series in one answer
 local BREATH = 200                   -- series after which other requests get their turn
 
@@ -46,14 +51,29 @@ local function settle()
   end
 end
 
+-- Merge, waiting for the lock if need be. Nothing else is done in this worker meanwhile.
+local function insist(most_ms)
+  for _ = 1, most_ms do
+    if merge() then return true end
+    C.usleep(1000)
+    ngx.update_time()                             -- or a dead worker's lock would never be over
+  end
+  return false
+end
+
+local function tick(premature)
+  if premature then                               -- all workers are told to end at the same time, and want to merge at the same time
+    insist(20)
+  elseif not merge() then
+    ngx.timer.at(AGAIN_S, tick)
+  end
+end
+
 --- @param shared the dict of the counters  @param worker identity of this worker
 function M.start(shared, worker)
   metrics.use(shared, worker)
-  local function again(premature)
-    if not merge() and not premature then ngx.timer.at(AGAIN_S, again) end
-  end
   assert(ngx.timer.every(MERGE_S, function(premature)
-    again(premature)
+    tick(premature)
     if not premature then settle() end
   end))
 end
@@ -62,17 +82,19 @@ local will_merge = false
 
 local function merge_now()
   will_merge = false
-  for _ = 1, 1000 do                              -- who holds the lock is done within a millisecond
-    if merge() then return end
-  end
+  if not merge() then M.over() end
 end
 
 --- Called when a request is over: a worker that shuts down has no timers any more but those that are due at once, and its last answers may
 --- take an hour. Not on the spot: the client's connection is closed after this, and the sooner it sees that the less it sends in vain.
 function M.over()
-  if will_merge or not ngx.worker.exiting() then return end
-  will_merge = true
-  if not ngx.timer.at(0, merge_now) then merge_now() end
+  if not will_merge and ngx.worker.exiting() then will_merge = ngx.timer.at(0, merge_now) end
+end
+
+--- Called when a worker ends and serves nobody any more: what it has counted since it last merged is not lost, whoever merges just then.
+function M.stop()
+  if insist(LAST_MS) then return end
+  ngx.log(ngx.WARN, "this worker's last counts are lost: the lock of the counters was not free for ", LAST_MS, " ms")
 end
 
 -- ------------------------------------------------------------------------------------------------------------------- JSON
@@ -114,8 +136,6 @@ local function series_json(spec, values, born, v)
   return concat(out)
 end
 
-local function breathe() ngx.sleep(0) end
-
 --- The answer to GET /telemetry. @param after a seq  @param from the first row to look at  @param print where it goes
 function M.json(after, from, print, at)
   local seq = metrics.seq()                       -- before the rows: what changes meanwhile is told again
@@ -130,7 +150,7 @@ function M.json(after, from, print, at)
       n = n + 1
       print(first and "\n  " or ",\n  ", series_json(spec, values, born, v))
       first = false
-      if n % BREATH == 0 then breathe() end
+      if n % BREATH == 0 then clock.breathe() end
     end
     id = id + 1
   end
@@ -319,7 +339,7 @@ function M.text(snapshot, live, print)
       local inst = instances[values[2]]
       LINES[spec.name](page, spec.at, values, v, inst and inst.provider or "")
     end
-    if id % BREATH == 0 then breathe() end
+    if id % BREATH == 0 then clock.breathe() end
   end
   for _, name in ipairs(sorted(instances)) do live_lines(page, name, instances[name], live[name]) end
   for _, name in ipairs(sorted(snapshot and snapshot.pools or {})) do

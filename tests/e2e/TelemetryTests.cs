@@ -99,6 +99,27 @@ public sealed class TelemetryTests(SharedStack shared)
         Assert.Equal(before, shared.CallsOf("idle").Count);
     }
 
+    /// <summary>All workers are told to end at the same moment, most often in the second before they would have added up what they counted.</summary>
+    [Fact]
+    public async Task What_the_workers_counted_last_is_not_lost_when_a_reload_ends_them()
+    {
+        const int Reloads = 12, Calls = 8;
+        var before = await CountedAsync();
+        for (var i = 0; i < Reloads; i++)
+        {
+            var old = shared.Stack.Workers;
+            var answers = await Task.WhenAll(Enumerable.Range(0, Calls).Select(_ => shared.Gateway.PostAsync("/v1/chat/completions", Gateway.ChatBody("plain-model"), ("Connection", "close"))));
+            Expect.Served(answers);
+            await shared.Stack.ReloadAsync();
+            await Wait.Until(() => shared.Stack.Workers is { Count: 2 } now && !now.Intersect(old).Any(), "new workers serve");
+        }
+        var counted = 0;
+        await Wait.Until(async () => (counted = await CountedAsync() - before) >= Reloads * Calls, "all calls are counted", evidence: () => Task.FromResult($"{counted} of {Reloads * Calls}"));
+        Assert.Equal(Reloads * Calls, counted);
+
+        async Task<int> CountedAsync() => Of(await SeriesAsync(), "request", "plain").Sum(one => (int)one["count"]!);
+    }
+
     [Fact]
     public async Task A_pool_that_a_later_tier_answers_is_an_incident_until_its_first_tier_is_back()
     {

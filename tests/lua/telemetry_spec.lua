@@ -56,29 +56,73 @@ describe("a node", function()
     tried("official-1", "ok", total, { latency_s = first, call = { pool = "chat", stream = true } })
   end
 
-  it("adds what it has counted when it is about to end, though it has no clock any more", function()
-    for _, has_timers in ipairs { true, false } do
-      load()
-      stand_in.shared.evenkeel_metrics = require("support.fake_dict").new(clock)
-      metrics.use(stand_in.shared.evenkeel_metrics, 1)
-      local due = {}
+  describe("that is about to end", function()
+    local due, ticks, has_timers, slept_ms
+
+    before_each(function()
+      due, has_timers, slept_ms = {}, true, 0
       stand_in.worker.exiting = function() return true end
-      stand_in.timer = { at = function(delay_s, what)
-        assert.equal(0, delay_s)
-        if not has_timers then return nil, "process exiting" end
-        due[#due + 1] = what
-        return true
-      end }
+      stand_in.timer = {
+        every = function(_, what) ticks = what return true end,
+        at = function(delay_s, what)
+          assert.equal(0, delay_s)
+          if not has_timers then return nil, "process exiting" end
+          due[#due + 1] = what
+          return true
+        end,
+      }
+      stand_in.update_time = function() slept_ms = slept_ms + 1 end
+      telemetry.start(stand_in.shared.evenkeel_metrics, 1)
       tried("official-1", "ok", 1)
-      telemetry.over()
-      telemetry.over()
-      assert.equal(has_timers and 1 or 0, #due)
-      if has_timers then due[1]() end
-      assert(metrics.top() > 0)
-      tried("official-1", "ok", 1)
-      telemetry.over()
-      assert.equal(has_timers and 2 or 0, #due)
+    end)
+
+    local function held_for(ms)                     -- by another worker, or one that has died
+      local update = stand_in.update_time
+      stand_in.shared.evenkeel_metrics:set("lock", 2)
+      stand_in.update_time = function()
+        update()
+        if slept_ms == ms then stand_in.shared.evenkeel_metrics:delete("lock") end
+      end
     end
+
+    it("adds what it has counted when a request is over, though it has no clock any more", function()
+      for _ = 1, 2 do
+        telemetry.over()
+        telemetry.over()
+        assert.equal(1, #due)
+        table.remove(due)()
+        assert.equal(1, metrics.top())
+        tried("official-1", "ok", 1)
+      end
+    end)
+
+    it("tries again until the others are done with the counters", function()
+      stand_in.shared.evenkeel_metrics:set("lock", 2)
+      telemetry.over()
+      for _ = 1, 5 do table.remove(due)() end
+      assert.equal(0, metrics.top())
+      stand_in.shared.evenkeel_metrics:delete("lock")
+      table.remove(due)()
+      assert.equal(1, metrics.top())
+      assert.equal(0, #due)
+    end)
+
+    it("waits for the others when all are told to end at once", function()
+      held_for(3)
+      ticks(true)
+      assert.equal(1, metrics.top())
+      assert.equal(3, slept_ms)
+    end)
+
+    it("waits for them with the last of its counts, longer than a dead worker's lock lasts", function()
+      has_timers = false
+      telemetry.over()
+      assert.equal(0, metrics.top())
+      held_for(60)
+      telemetry.stop()
+      assert.equal(1, metrics.top())
+      assert.equal(60, slept_ms)
+    end)
   end)
 
   -- Merges so often that the numbers get to where the contract's are.
