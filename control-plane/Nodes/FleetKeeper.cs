@@ -18,11 +18,17 @@ public sealed class FleetKeeper(NodeMemory memory, NodeAdmin admin, DesiredState
     private const int GoneAfterRefusals = 3;
     private const int MostTold = 50_000;
 
+    // With whom would a lone node share, and who would tell it anything? It is looked at now and then: a thousand instances take it, and us, a while.
+    private static readonly TimeSpan LoneEvery = TimeSpan.FromSeconds(3);
+
+    private sealed record Lone(ConfigDocument Document, string Node, long At);
+
     /// <summary>The last word of a node, when it came, and how often nobody has listened there since.</summary>
     private sealed record Known(NodeAddress Address, NodeStats? Stats, long At, int Refusals);
 
     private readonly ConcurrentDictionary<string, Known> known = new();
     private readonly HashSet<(string Node, Hint Hint)> told = [];
+    private Lone? hasAll;
 
     protected override async Task ExecuteAsync(CancellationToken stopping)
     {
@@ -51,6 +57,8 @@ public sealed class FleetKeeper(NodeMemory memory, NodeAdmin admin, DesiredState
     private async Task RoundAsync(ConfigDocument document, CancellationToken cancel)
     {
         var nodes = memory.Nodes;
+        if (hasAll is { } last && ReferenceEquals(last.Document, document) && nodes is [{ } only] && only.Name == last.Node && time.GetElapsedTime(last.At) < LoneEvery) return;
+        hasAll = null;
         foreach (var gone in known.Keys.Except(nodes.Select(node => node.Name))) known.TryRemove(gone, out _);
         var answering = new ConcurrentDictionary<string, NodeStats>();
         await Task.WhenAll(nodes.Where(node => node.Live || known.ContainsKey(node.Name)).Select(async node =>
@@ -64,14 +72,17 @@ public sealed class FleetKeeper(NodeMemory memory, NodeAdmin admin, DesiredState
         }));
         var counting = known.Where(node => node.Value.Refusals < GoneAfterRefusals && time.GetElapsedTime(node.Value.At) < NodeStore.LiveFor)
             .ToDictionary(node => node.Key, node => node.Value);
-        await Task.WhenAll(OrdersFor(document, counting, answering).Select(order => admin.OrderSharesAsync(known[order.Node].Address, order.Order, cancel))
+        var orders = OrdersFor(document, counting, answering).ToList();
+        if (orders.Count == 0 && nodes is [{ } alone] && answering.ContainsKey(alone.Name) && counting.Count == 1) hasAll = new Lone(document, alone.Name, time.GetTimestamp());
+        await Task.WhenAll(orders.Select(order => admin.OrderSharesAsync(known[order.Node].Address, order.Order, cancel))
             .Concat(NewHints(answering).Select(hints => TellAsync(hints.Key, [.. hints], cancel))));
     }
 
     private static IEnumerable<(string Node, ShareOrder Order)> OrdersFor(ConfigDocument document, Dictionary<string, Known> counting, IReadOnlyDictionary<string, NodeStats> answering)
     {
-        // An older node that knows no shares holds everything; there is nothing to be dealt with it.
-        var takers = answering.Where(node => node.Value.SharesVersion is not null && counting.ContainsKey(node.Key)).ToDictionary();
+        // An older node that knows no shares holds everything; there is nothing to be dealt with it. One that has no snapshot yet is told a
+        // newcomer's shares before it gets one, which an order without a single instance would forestall.
+        var takers = answering.Where(node => node.Value is { SharesVersion: not null, Revision: > 0 } && counting.ContainsKey(node.Key)).ToDictionary();
         if (takers.Count == 0) yield break;
         var silent = counting.Where(node => !answering.ContainsKey(node.Key)).ToList();
         var fractions = Shares.DealFractions([.. takers.Select(node => (node.Key, node.Value.Share, node.Value.Instances.Values.Sum(instance => instance.InFlight))),

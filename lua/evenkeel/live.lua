@@ -213,8 +213,9 @@ function M.rate_limited(inst, retry_after_s, in_flight, started, now, rng)
     dict:set(k.borne, borne)
     dict:set(k.limit_was, limit_was)
   end
-  if limit_was then
-    dict:set(k.limit, max(1, limit_was / 2, min(limit_was, borne)))
+  local limit = limit_was and max(1, limit_was / 2, min(limit_was, borne))
+  if limit and limit < shares.permits(inst) then     -- else the share says it already, and may grow
+    dict:set(k.limit, limit)
     dict:set(k.limit_at, now)
     dict:set(k.limit_ok, 0)
     M.touch(inst)

@@ -127,9 +127,9 @@ public sealed class FleetTests(FleetStack fleet)
             await Wait.Until(async () => await other.Admin.GetAsync("nodes/node-5") is var view && (long)view["revision"]! == revision && (string?)view["text_digest"] == (string)view["desired_text_digest"]!,
                 "the node whose agent asked the dead one runs the new text", evidence: async () => (await other.Admin.GetAsync("nodes/node-5")).ToJsonString() + node.Said);
 
-            // Probes go on.
+            // Probes go on: when what the dead one had claimed has run out, three times the probe's 2 s and 5 more.
             fleet.Providers["watched"].Down();
-            await Wait.Until(async () => (await Task.WhenAll(all.Select(one => one.StatsAsync()))).All(stats => !(bool)stats["instances"]!["watched"]!["healthy"]!), "the probes take an instance out");
+            await Wait.Until(async () => (await Task.WhenAll(all.Select(one => one.StatsAsync()))).All(stats => !(bool)stats["instances"]!["watched"]!["healthy"]!), "the probes take an instance out", TimeSpan.FromSeconds(21) + Wait.Patience);
             fleet.Providers["watched"].Up();
             await Wait.Until(async () => (await Task.WhenAll(all.Select(one => one.StatsAsync()))).All(stats => (bool)stats["instances"]!["watched"]!["healthy"]!), "and bring it back");
 

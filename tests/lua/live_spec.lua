@@ -360,6 +360,13 @@ describe("live", function()
       assert.equal(31, limit())
     end)
 
+    it("is not learned from a refusal of a node's only permit, so that it grows with the share", function()
+      dict:set(inst.keys.permits, 1)
+      refused(1)
+      dict:set(inst.keys.permits, 10)
+      assert.equal(10, limit())
+    end)
+
     it("halves at worst by one sign: a refusal may be about a rate", function()
       local began = now()
       clock:pass(0.02)

@@ -126,6 +126,9 @@ internal sealed class Stack : IAsyncDisposable
 
     public void KillWorker(int pid) => Processes.Kill(pid, State);
 
+    /// <summary>The same files, new workers.</summary>
+    public Task ReloadAsync() => Processes.SignalAsync("HUP", Pid("nginx"), State);
+
     /// <summary>Runs the action while these workers stand still: what comes meanwhile goes to the others, or waits.</summary>
     public async Task WhilePausedAsync(IReadOnlyList<int> workers, Func<Task> action)
     {
