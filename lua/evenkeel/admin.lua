@@ -154,8 +154,7 @@ local function put_spending()
     return answer(422, { errors = { "a share above 0 and at most 1, and clients, are needed" } })
   end
   if not shares.told() then limits.set_share(share) end          -- a control plane that deals no shares
-  local snapshot = snapshots.current()
-  return answer(200, spending.exchange(snapshot and snapshot.clients or {}, told.clients, told.born, ngx.now()))
+  return answer(200, spending.exchange(told.clients, told.born, ngx.now()))
 end
 
 local function put_shares()

@@ -32,9 +32,9 @@ function M.use(shared) dict = shared end
 
 -- ----------------------------------------------------------------------------------------------------------- stale answers
 
--- 64 bits of two runs over the text, the second one byte further: enough inside one client's and one pool's answers.
-local function hash(text)
-  local p, n = ffi.cast(bytes, text), #text
+-- 64 bits of two runs over body[from .. to], the second one byte further: enough inside one client's and one pool's answers.
+local function hash(body, from, to)
+  local p, n = ffi.cast(bytes, body) + (from - 1), to - from + 1
   if n == 0 then return "0" end
   return format("%x.%x.%x", tonumber(C.ngx_murmur_hash2(p, n)), tonumber(C.ngx_murmur_hash2(p + 1, n - 1)), n)
 end
@@ -59,7 +59,8 @@ local function hash_of_rest(rest)
   local essence = gsub(rest, '"stream_options"%s*:%s*%b{}', "")
   essence = gsub(essence, '"stream"%s*:%s*%a+', "")
   essence = gsub(essence, '"user"%s*:%s*"[^"\\]*"', "")
-  known = hash((gsub(essence, "[%s,]+", "")))
+  essence = gsub(essence, "[%s,]+", "")
+  known = hash(essence, 1, #essence)
   if #rest <= LONGEST_REST then
     if known_rests >= MOST_RESTS then rests, known_rests = {}, 0 end
     rests[rest] = known
@@ -73,9 +74,9 @@ end
 function M.key(client, pool_name, kind, body, messages_s, messages_e)
   local essence
   if messages_s and messages_s > 0 then
-    essence = hash(sub(body, messages_s, messages_e)) .. "/" .. hash_of_rest(sub(body, 1, messages_s - 1) .. sub(body, messages_e + 1))
+    essence = hash(body, messages_s, messages_e) .. "/" .. hash_of_rest(sub(body, 1, messages_s - 1) .. sub(body, messages_e + 1))
   else
-    essence = hash(body)
+    essence = hash(body, 1, #body)
   end
   return (client or "") .. "\0" .. pool_name .. "\0" .. kind .. "\0" .. essence
 end
@@ -87,11 +88,12 @@ function M.keep(key, body, ttl_s)
 end
 
 --- The JSON answer that a stream would have been. @param head decoded first chunk
+--- @param content,reasoning the inside of a JSON string each
 function M.from_stream(head, content, reasoning, finish_reason)
   return "{\"id\":" .. encode(type(head.id) == "string" and head.id or "evenkeel") .. ',"object":"chat.completion","created":'
     .. format("%d", tonumber(head.created) or 0) .. ',"model":' .. encode(type(head.model) == "string" and head.model or "")
-    .. ',"choices":[{"index":0,"message":{"role":"assistant","content":' .. encode(content)
-    .. (reasoning ~= "" and ',"reasoning_content":' .. encode(reasoning) or "") .. '},"finish_reason":' .. encode(finish_reason) .. "}]}"
+    .. ',"choices":[{"index":0,"message":{"role":"assistant","content":"' .. content
+    .. (reasoning ~= "" and '","reasoning_content":"' .. reasoning or "") .. '"},"finish_reason":' .. encode(finish_reason) .. "}]}"
 end
 
 -- ------------------------------------------------------------------------------------------------------------ what is said

@@ -23,7 +23,9 @@ function M.sha256(text)
   return table.concat(t)
 end
 
-local known, known_snapshot = {}, nil     -- key → its entry in this worker's snapshot: hashes once per key, not once per request
+-- key → its entry in this worker's snapshot: hashes once per key, not once per request
+local MOST_KNOWN = 10000
+local known, known_n, known_snapshot = {}, 0, nil
 
 --- The key in a request's headers, or nil. `Authorization` goes first; one that is not for us hides what `api-key` says.
 function M.key(authorization, api_key)
@@ -41,14 +43,14 @@ local function refuse(code, message) return errors.send(401, code, message) end
 --- The client of this request. Ends the request with 401 when it has none and must have one, or one that may not call any more.
 --- @return client or nil (anonymous)
 function M.identify(snapshot, var)
-  if known_snapshot ~= snapshot then known, known_snapshot = {}, snapshot end
-  if not next(snapshot.client_keys) and snapshot.anonymous then return nil end
+  if known_snapshot ~= snapshot or known_n >= MOST_KNOWN then known, known_n, known_snapshot = {}, 0, snapshot end
+  if snapshot.clients.n == 0 and snapshot.anonymous then return nil end
   local authorization = var.http_authorization
   local key = M.key(authorization, not authorization and var.http_api_key or nil)
   local entry = key and known[key]
   if key and entry == nil then
-    entry = #key <= 4096 and snapshot.client_keys[M.sha256(key)] or false
-    if entry then known[key] = entry end
+    entry = #key <= 4096 and snapshot.clients:by_key(M.sha256(key)) or false
+    if entry then known[key], known_n = entry, known_n + 1 end
   end
   if entry then
     local client = entry.client

@@ -164,6 +164,9 @@ function M.access()
   local at = now()
   local permit, refused
   if client and client.limited then
+    -- Another worker's clock may be ahead of ours by as long as this turn has taken, and would have made a bucket full too late for us.
+    ngx.update_time()
+    at = now()
     permit, refused = limits.admit(client, info, #body, at)
     if refused then return limits.refuse(refused) end
   end

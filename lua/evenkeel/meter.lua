@@ -137,7 +137,7 @@ end
 
 local function charge(name, tokens, nano, currency, at)
   local snapshot = snapshots.current()
-  local client = snapshot and snapshot.clients[name]
+  local client = snapshot and snapshot.clients:by_name(name)
   if client and client.limited then limits.used(client, tokens, nano, currency, at) end
 end
 

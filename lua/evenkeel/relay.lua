@@ -18,8 +18,8 @@ local json_text = require "evenkeel.json_text"
 local decode_string, encode_string = json_text.decode_string, json_text.encode_string
 local ngx = ngx
 local now, print, flush = clock.now, ngx.print, ngx.flush
-local min, sub, find, gsub, format, concat = math.min, string.sub, string.find, string.gsub, string.format, table.concat
-local ffi_string = ffi.string
+local min, sub, find, gsub, format = math.min, string.sub, string.find, string.gsub, string.format
+local ffi_string, buffer_of = ffi.string, require("string.buffer").new
 
 pcall(ffi.cdef, "void *memchr(const void *, int, size_t);")
 pcall(ffi.cdef, "int memcmp(const void *, const void *, size_t);")
@@ -56,15 +56,17 @@ end
 
 -- ---------------------------------------------------------------------------------------------------------------- stream
 
--- Keep what was delivered, for a continuation: content and reasoning apart.
+-- Keep what was delivered, for a continuation: content and reasoning apart, each as the inside of one JSON string.
 local function remember(s, data, length, info)
   s.size = s.size + length
   if info.has_tool_calls or s.size > MAX_RESUME_TEXT then
-    s.resumable, s.text_content, s.text_reasoning = false, nil, nil
+    s.resumable = false
+    s.said_content:free()
+    s.said_reasoning:free()
     return
   end
-  if info.content_s then s.text_content[#s.text_content + 1] = decode_string(data, info.content_s, info.content_e) end
-  if info.reasoning_s then s.text_reasoning[#s.text_reasoning + 1] = decode_string(data, info.reasoning_s, info.reasoning_e) end
+  if info.content_s then s.said_content:putcdata(data + info.content_s, info.content_e - info.content_s - 1) end
+  if info.reasoning_s then s.said_reasoning:putcdata(data + info.reasoning_s, info.reasoning_e - info.reasoning_s - 1) end
 end
 
 local function open_gate(s)
@@ -218,7 +220,7 @@ function M.stream(attempt, conn, door)
     opened = false,                         -- the first content token has come (the gate is open unless everything is buffered)
     hide_usage = call.usage ~= 1 and not call.show_usage,
     resumable = call.resume and attempt.kind == "chat" and call.n == 1 and not buffer,
-    text_content = {}, text_reasoning = {}, size = 0, bytes = 0, content = 0, finishes = 0, broken = 0,
+    said_content = buffer_of(), said_reasoning = buffer_of(), size = 0, bytes = 0, content = 0, finishes = 0, broken = 0,
     progress_at = now(), window_at = now(), window_content = 0,
   }
   attempt.stream = s
@@ -287,7 +289,7 @@ function M.stream(attempt, conn, door)
     ngx.eof()
     if not sent then return transport.close(conn) end
     if call.keep and s.resumable then
-      door.keep(attempt, answers.from_stream(cjson.decode(s.head) or {}, concat(s.text_content), concat(s.text_reasoning),
+      door.keep(attempt, answers.from_stream(cjson.decode(s.head) or {}, s.said_content:get(), s.said_reasoning:get(),
         s.finish_reason or "stop"))
     end
     -- let the connection live: its last chunk is on the way

@@ -22,8 +22,8 @@ local transport = require "evenkeel.transport"
 
 local ngx = ngx
 local now = clock.now
-local sub, find, concat, min, max = string.sub, string.find, table.concat, math.min, math.max
-local encode = json_scan.encode_string
+local sub, find, min, max = string.sub, string.find, math.min, math.max
+local encode, decode_string = json_scan.encode_string, json_scan.decode_string
 
 local M = {}
 
@@ -87,6 +87,14 @@ end
 
 -- --------------------------------------------------------------------------------------------------------------- the work
 
+-- The relay keeps what was delivered as the inside of a JSON string.
+local function text_of(buffer)
+  local text = '"' .. buffer:tostring() .. '"'
+  return decode_string(text, 1, #text)
+end
+
+local function inside(text) return sub(encode(text), 2, -2) end
+
 local function usable(inst, at)
   if not inst.in_service then return false end
   local v = live.view(inst, at)
@@ -112,7 +120,7 @@ end
 -- @return "done" | "gone" (the client) | "cut" (more text came, then it ended) | "refused" | "diverged"; what the door said of a refusal
 local function try(attempt, s, relay, candidate, prefixed, before_end)
   local inst, call = candidate.inst, attempt.call
-  local content = concat(s.text_content)
+  local content = text_of(s.said_content)
   local body = attempt.body
   local extra = "X-Ek-Usage: 1\r\nX-Ek-Continues: " .. call.pool .. "," .. (call.client or "") .. "\r\n"
   if prefixed then
@@ -134,7 +142,7 @@ local function try(attempt, s, relay, candidate, prefixed, before_end)
   end
 
   local skip_content = not prefixed and M.new_skipper(content) or nil
-  local skip_reasoning = not prefixed and content == "" and M.new_skipper(concat(s.text_reasoning)) or nil
+  local skip_reasoning = not prefixed and content == "" and M.new_skipper(text_of(s.said_reasoning)) or nil
   local drop_reasoning = content ~= ""         -- it was all delivered before the first content
   local parser = sse.new(MAX_EVENT)
   local before_tokens = s.content
@@ -174,7 +182,7 @@ local function try(attempt, s, relay, candidate, prefixed, before_end)
           end
           if piece ~= "" then
             put_delta(s, relay, "reasoning_content", piece)
-            s.text_reasoning[#s.text_reasoning + 1] = piece
+            s.said_reasoning:put(inside(piece))
             s.content, produced = s.content + 1, true
           end
         end
@@ -191,7 +199,7 @@ local function try(attempt, s, relay, candidate, prefixed, before_end)
           end
           if piece ~= "" then
             put_delta(s, relay, "content", piece)
-            s.text_content[#s.text_content + 1] = piece
+            s.said_content:put(inside(piece))
             s.content, produced = s.content + 1, true
           end
         end
@@ -225,7 +233,7 @@ end
 
 local OUTCOME_OF = { refused = "bad_gateway", cut = "truncated", diverged = "truncated", gone = "client_gone" }
 
---- Continue the stream of `attempt` that ended early. @param s the relay's record: head, text_content, text_reasoning, content, …
+--- Continue the stream of `attempt` that ended early. @param s the relay's record: head, said_content, said_reasoning, content, …
 function M.continue(attempt, s, outcome, relay)
   local snapshot = snapshots.current()
   local pool_name, tier = attempt.call.pool, attempt.call.tier
@@ -246,7 +254,7 @@ function M.continue(attempt, s, outcome, relay)
   end
   for _, candidate in ipairs(candidates(pool, tonumber(tier), attempt.inst)) do
     local inst = candidate.inst
-    local ways = inst.can.prefix_completion and s.text_content[1] and { true, false } or { false }
+    local ways = inst.can.prefix_completion and #s.said_content > 0 and { true, false } or { false }
     for _, prefixed in ipairs(ways) do
       local at = now()
       if attempts >= MAX_ATTEMPTS or at >= attempt.deadline then

@@ -3,15 +3,20 @@
 -- What probes and ghosts found is laid over it by the control plane ("healthy": false, "weight_factor": 0.5); each change of that has a
 -- higher state number, at the same revision.
 --
--- The pushed text is kept raw in a shared dict with a version; each worker decodes and compiles it once per change and then swaps the
--- whole snapshot or nothing. A request keeps the one it began with. The last good one is on disk (0600) for the next start.
+-- The pushed text is kept raw in a shared dict with a version; each worker decodes and compiles once per change what is new in it (clients
+-- when they call) and then swaps the whole snapshot or nothing. A request keeps the one it began with. The last good one is on disk
+-- (0600) for the next start.
 
 local cjson = require "cjson.safe"
+local client_list = require "evenkeel.client_list"
+local clock = require "evenkeel.clock"
+local json_array = require "evenkeel.json_array"
 local limits = require "evenkeel.limits"
 local live = require "evenkeel.live"
 local snapshot_check = require "evenkeel.snapshot_check"
 
-local type, ipairs, pairs = type, ipairs, pairs
+local without_null = snapshot_check.without_null
+local type, ipairs, pairs, next = type, ipairs, pairs, next
 
 local M = {}
 
@@ -31,16 +36,6 @@ function M.use(shared, file, listening)
     for _, name in ipairs(listening) do doors[name] = true end
   end
   current, current_version = nil, nil
-end
-
--- Absent and null are one; after the check no array holds a null.
-local function without_null(value)
-  if type(value) == "table" then
-    for k, v in pairs(value) do
-      if v == cjson.null then value[k] = nil else without_null(v) end
-    end
-  end
-  return value
 end
 
 -- The first tier that has it, by instance: whose pace it goes by.
@@ -87,22 +82,94 @@ local function compile_instance(inst, any_target, tier)
   return inst
 end
 
+local function compile_client(client)
+  limits.compile(without_null(client))
+  if client.models and #client.models > 0 then
+    client.may = {}
+    for _, model in ipairs(client.models) do client.may[model] = true end
+  end
+end
+
+-- Of a snapshot without clients.
+local NOBODY = { n = 0, by_key = function() end, by_name = function() end }
+
+local function no_rest() end
+
+-- Instances that are compiled: for which tier and target. They never change after that, so snapshots may share them.
+local compiled_for = setmetatable({}, { __mode = "k" })
+
+-- The instances of a snapshot, and by their texts. Those that the snapshot before had, word for word, are the very same: most changes
+-- are changes of one.
+local function decode_instances(texts)
+  local list, by_text, known = {}, {}, current and current.instance_of or {}
+  for i, text in ipairs(texts) do
+    local inst = known[text]
+    if not inst then
+      local why
+      inst, why = cjson.decode(text)
+      if not inst then return nil, "instances[" .. (i - 1) .. "]: not JSON: " .. why end
+    end
+    list[i], by_text[text] = inst, inst
+  end
+  return list, by_text
+end
+
+local function decode(raw)
+  local text, clients = client_list.cut(raw, compile_client)
+  if not text then return nil, clients end
+  local rest, texts = json_array.cut(text, "instances")
+  if not rest then return nil, texts end
+  local doc, why = cjson.decode(rest)
+  if type(doc) ~= "table" then return nil, "not JSON: " .. tostring(why or "no object") end
+  for name in pairs { clients = clients, instances = texts } do
+    if type(doc[name]) == "table" and next(doc[name]) ~= nil then return nil, name .. ": they stand there twice" end
+  end
+  local by_text = {}
+  if texts then
+    doc.instances, by_text = decode_instances(texts)
+    if not doc.instances then return nil, by_text end
+  end
+  return doc, clients, by_text, texts
+end
+
+-- One that is compiled already, if it was for the same.
+local function ready_instance(inst, text, any_target, tier)
+  local of = compiled_for[inst]
+  if of and of.tier == tier and of.any_target == any_target then return inst end
+  if of then inst = cjson.decode(text) end         -- requests that are under way have the other one
+  compiled_for[inst] = { tier = tier, any_target = any_target }
+  return compile_instance(without_null(inst), any_target, tier)
+end
+
+local function faults_of(doc, clients, breathe)
+  local faults = snapshot_check.faults(doc, compiled_for)
+  if #faults > 0 or not clients then return faults end
+  return clients:faults(breathe, snapshot_check.of_clients)
+end
+
 --- Text → snapshot. @return snapshot, or nil and a list of faults
-function M.compile(raw)
-  local doc, why = cjson.decode(raw)
-  if not doc then return nil, { "not JSON: " .. tostring(why) } end
-  local faults = snapshot_check.faults(doc)
-  if #faults > 0 then return nil, faults end
+--- @param breathe for a text that was never checked: called now and then, as there may be many clients
+function M.compile(raw, breathe)
+  local doc, clients, instance_of, texts = decode(raw)
+  if not doc then return nil, { clients } end
+  if breathe then
+    local faults = faults_of(doc, clients, breathe)
+    if #faults > 0 then return nil, faults end
+  end
+  local instances = doc.instances
+  doc.instances = nil                              -- those that were there before are ready
   without_null(doc)
   local snapshot = {
     revision = doc.revision, state = doc.state or 0, digest = doc.digest,
     gateway = doc.gateway or {}, instances = {}, pools = {}, models = {}, model_names = {},
-    instance_names = {},
+    instance_names = {}, instance_of = instance_of,
   }
   local tier_of = tiers_of(doc.pools)
-  for i, inst in ipairs(doc.instances) do
-    snapshot.instances[inst.name] = compile_instance(inst, snapshot.gateway.link_local_targets, tier_of[inst.name])
-    snapshot.instance_names[i] = inst.name
+  for i, inst in ipairs(instances) do
+    local name = inst.name
+    inst = ready_instance(inst, texts[i], snapshot.gateway.link_local_targets, tier_of[name])
+    snapshot.instances[name], instance_of[texts[i]] = inst, inst
+    snapshot.instance_names[i] = name
   end
   for _, pool in ipairs(doc.pools) do
     snapshot.pools[pool.name] = pool
@@ -120,20 +187,8 @@ function M.compile(raw)
   end
   table.sort(snapshot.model_names)
   snapshot.anonymous = snapshot.gateway.anonymous ~= false
-  snapshot.clients, snapshot.client_keys = {}, {}
-  snapshot.several_clients = #(doc.clients or {}) + (snapshot.anonymous and 1 or 0) > 1
-  for _, client in ipairs(doc.clients or {}) do
-    snapshot.clients[client.name] = client
-    for _, key in ipairs(client.keys) do
-      local ends = math.min(key["until"] or math.huge, client.expires or math.huge)
-      snapshot.client_keys[key.sha256] = { client = client, ends = ends < math.huge and ends or nil }
-    end
-    limits.compile(client)
-    if client.models and #client.models > 0 then
-      client.may = {}
-      for _, model in ipairs(client.models) do client.may[model] = true end
-    end
-  end
+  snapshot.clients = clients or NOBODY
+  snapshot.several_clients = snapshot.clients.n + (snapshot.anonymous and 1 or 0) > 1
   return snapshot
 end
 
@@ -143,7 +198,7 @@ function M.current()
   if version == current_version then return current end
   local raw = dict:get("raw")
   if not raw then return current end
-  local compiled, errors = M.compile(raw)
+  local compiled, errors = M.compile(raw)          -- it was checked when it came, and again by a reload, which may bring other code
   current_version = version
   if not compiled then
     ngx.log(ngx.ERR, "the stored snapshot does not compile: ", table.concat(errors, "; "))
@@ -159,8 +214,7 @@ local function publish(raw, snapshot)
   dict:set("revision", snapshot.revision)
   dict:set("state", snapshot.state)
   dict:set("digest", snapshot.digest)
-  dict:incr("version", 1, 0)
-  return true
+  return dict:incr("version", 1, 0)
 end
 
 local function save(raw)
@@ -176,7 +230,7 @@ end
 --- Take a pushed snapshot. @return HTTP status, list of faults (422) or a text (500)
 ---   202 new · 204 same revision, state and digest · 409 older · 422 invalid · 507 no room
 function M.accept(raw)
-  local snapshot, errors = M.compile(raw)
+  local snapshot, errors = M.compile(raw, clock.breathe)
   if not snapshot then return 422, errors end
   local revision, state = dict:get("revision"), dict:get("state") or 0
   if revision then
@@ -184,8 +238,9 @@ function M.accept(raw)
     if snapshot.revision < revision or same and snapshot.state < state then return 409 end
     if same and snapshot.state == state and snapshot.digest == dict:get("digest") then return 204 end
   end
-  local ok, why = publish(raw, snapshot)
-  if not ok then return 507, { "the snapshot does not fit: " .. tostring(why) } end
+  local version, why = publish(raw, snapshot)
+  if not version then return 507, { "the snapshot does not fit: " .. tostring(why) } end
+  current, current_version = snapshot, version
   local saved, save_why = save(raw)
   if not saved then ngx.log(ngx.ERR, "could not keep the snapshot on disk: ", save_why) end
   return 202
@@ -193,14 +248,21 @@ end
 
 --- At the start: take the last good snapshot from disk unless one is in memory already (a reload).
 function M.restore()
-  if dict:get("raw") then return true end
+  local held, held_version = dict:get("raw"), dict:get("version")
+  if held then
+    local usable, faults = M.compile(held, no_rest)
+    if usable then return true end
+    current_version = held_version                 -- workers begin as copies of this process: they wait for another one
+    return nil, table.concat(faults, "; ")
+  end
   local file = io.open(path, "r")
   if not file then return nil, "none on disk" end
   local raw = file:read("*a")
   file:close()
-  local snapshot, errors = M.compile(raw)
+  local snapshot, errors = M.compile(raw, no_rest)
   if not snapshot then return nil, table.concat(errors, "; ") end
-  return publish(raw, snapshot)
+  local version, full = publish(raw, snapshot)
+  return version ~= nil, full
 end
 
 return M

@@ -104,11 +104,8 @@ local CLIENT_BUDGET = {
 
 -- -------------------------------------------------------------------------------------------------------------- the check
 
---- The faults of a decoded document: list of "path: what is needed", empty when there are none.
-function M.faults(doc)
-  local faults = {}
-  local function fault(where, what) faults[#faults + 1] = where .. ": " .. what end
-
+-- What looks at objects and arrays, and calls fault(path, what is needed).
+local function walker(fault)
   local function members(where, object, list)
     for _, member in ipairs(list) do
       local key, kind, optional = member[1], member[2], member[3]
@@ -140,7 +137,28 @@ function M.faults(doc)
     end
   end
 
-  local function ignore() end
+  return members, inner, elements
+end
+
+local function ignore() end
+
+--- Absent and null are one: takes what is null out of a decoded value, which has been checked, for then no array holds a null.
+local function without_null(value)
+  if type(value) == "table" then
+    for k, v in pairs(value) do
+      if v == null then value[k] = nil else without_null(v) end
+    end
+  end
+  return value
+end
+M.without_null = without_null
+
+--- The faults of a decoded document without its clients: list of "path: what is needed", empty when there are none.
+--- @param known instances that need not be looked at again (as keys)
+function M.faults(doc, known)
+  local faults = {}
+  local function fault(where, what) faults[#faults + 1] = where .. ": " .. what end
+  local members, inner, elements = walker(fault)
 
   local function once(seen, what)
     return function(path, value)
@@ -156,6 +174,7 @@ function M.faults(doc)
   local instances = {}
   local new_instance = once(instances, "there are two instances of this name")
   elements("", doc, "instances", OBJECT, function(where, inst)
+    if known[inst] then return new_instance(where .. ".name", inst.name) end
     members(where, inst, INSTANCE)
     inner(where, inst, "tls", TLS)
     inner(where, inst, "timeouts_ms", TIMEOUTS)
@@ -193,13 +212,19 @@ function M.faults(doc)
     end)
   end)
 
-  elements("", doc, "clients", OBJECT, function(where, client)
+  return faults
+end
+
+--- The same for clients, one at a time. @param fault(path, what) is called for each  @return check(path, client)
+function M.of_clients(fault)
+  local members, inner, elements = walker(fault)
+  local function check_key(where, key) members(where, key, CLIENT_KEY) end
+  return function(where, client)
     members(where, client, CLIENT)
     inner(where, client, "budget", CLIENT_BUDGET)
-    elements(where, client, "keys", OBJECT, function(path, key) members(path, key, CLIENT_KEY) end)
+    elements(where, client, "keys", OBJECT, check_key)
     elements(where, client, "models", STRING, ignore)
-  end)
-  return faults
+  end
 end
 
 return M

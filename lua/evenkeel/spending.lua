@@ -16,6 +16,7 @@ function M.use(shared) dict = shared end
 
 -- The running period of each kind: {name, end in seconds}.
 local running = {}
+local KINDS = { "day", "month" }
 
 --- @param per "day" | "month"  @param at seconds  @return name of the period (UTC), seconds until it ends
 function M.period(per, at)
@@ -32,12 +33,24 @@ function M.period(per, at)
   return period.name, period.ends - at
 end
 
+local function own_key(name, period) return "spent:" .. name .. ":" .. period end
+local function others_key(name, period) return "spent:others:" .. name .. ":" .. period end
+
+-- The period, a day or a month, in which a client last spent: its budget may be changed from one to the other.
+local function last_key(name) return "spent:last:" .. name end
+
+-- Those who have spent something in a period are numbered, from 1 on: there may be a hundred thousand who have not.
+local function spenders_key(period) return "spent:names:" .. period end
+
 local function keys_of(client, at)
-  local name, ends_in_s = M.period(client.budget.per, at)
+  local period, ends_in_s = M.period(client.budget.per, at)
   local keys = client.spent
-  if not keys or keys.period ~= name then
-    local rest = client.name .. ":" .. name
-    keys = { period = name, own = "spent:" .. rest, others = "spent:others:" .. rest, said = "spent:said:" .. rest }
+  if not keys or keys.period ~= period then
+    local name = client.name
+    keys = {
+      period = period, own = own_key(name, period), others = others_key(name, period), said = "spent:said:" .. name .. ":" .. period,
+      last = last_key(name), known = spenders_key(period) .. ":of:" .. name,
+    }
     client.spent = keys
   end
   return keys, ends_in_s
@@ -47,7 +60,16 @@ end
 function M.add(client, cost_nano, currency, at)
   local keys, ends_in_s = keys_of(client, at)
   local rate = currency ~= client.budget.currency and client.budget.rates and client.budget.rates[currency] or 1
-  dict:incr(keys.own, floor(cost_nano * rate + 0.5), 0, ends_in_s + KEPT_S)
+  local kept_s = ends_in_s + KEPT_S
+  if dict:get(keys.last) ~= keys.period then
+    dict:set(keys.last, keys.period, kept_s)
+    if dict:add(keys.known, true, kept_s) then
+      local names = spenders_key(keys.period)
+      local number = dict:incr(names, 1, 0, kept_s)
+      if number then dict:set(names .. ":" .. number, client.name, kept_s) end
+    end
+  end
+  dict:incr(keys.own, floor(cost_nano * rate + 0.5), 0, kept_s)
 end
 
 --- @return "ok" | "warn" | "stop", the share of the budget that is used, seconds until the period ends
@@ -72,20 +94,29 @@ function M.born(at)
 end
 
 --- Take what the others have spent, tell what was spent here.
---- @param clients the snapshot's clients by name
---- @param told {client = {period, others_nano}}, for the life `born` of these counters; of another life it is not taken
---- @return {born, clients = {name = {period, spent_nano}}}
-function M.exchange(clients, told, born, at)
+--- @param told {client = {period, others_nano}}, for the life `born` of these counters; of another life it is not taken. Who is not among
+---   them has spent nothing more elsewhere
+--- @return {born, clients = {name = {period, spent_nano}}}: those who have spent something here
+function M.exchange(told, born, at)
   local own = {}
   local here = M.born(at)
-  for name, client in pairs(clients) do
-    if client.budget then
-      local keys, ends_in_s = keys_of(client, at)
-      local others = told[name]
-      if born == here and type(others) == "table" and others.period == keys.period and type(others.others_nano) == "number" then
-        dict:set(keys.others, min(others.others_nano, 1e300), ends_in_s + KEPT_S)
+  local ends_in_s = {}
+  for _, per in ipairs(KINDS) do
+    local period, left_s = M.period(per, at)
+    ends_in_s[period] = left_s
+    local names = spenders_key(period)
+    for i = 1, dict:get(names) or 0 do
+      local name = dict:get(names .. ":" .. i)
+      local nano = name and dict:get(own_key(name, period))
+      if nano and (dict:get(last_key(name)) or period) == period then own[name] = { period = period, spent_nano = nano } end
+    end
+  end
+  if born == here then
+    for name, others in pairs(told) do
+      local left_s = type(others) == "table" and ends_in_s[others.period]
+      if left_s and type(others.others_nano) == "number" then
+        dict:set(others_key(name, others.period), min(others.others_nano, 1e300), left_s + KEPT_S)
       end
-      own[name] = { period = keys.period, spent_nano = dict:get(keys.own) or 0 }
     end
   end
   return { born = here, clients = own }

@@ -26,8 +26,13 @@ describe("the key of a request", function()
   end
 end)
 
+-- A snapshot whose clients are entries by the hash of their key.
+local function with(entries)
+  return { anonymous = false, clients = { n = 1, by_key = function(_, sha256) return entries[sha256] end } }
+end
+
 describe("the client of a request", function()
-  local clients, answered, snapshot, clock
+  local clients, answered, snapshot, entries, clock
   local loaded = pcall(ffi.load, "libcrypto.so.3", true)       -- in nginx it is linked in
 
   before_each(function()
@@ -38,8 +43,9 @@ describe("the client of a request", function()
     package.loaded["evenkeel.clients"], package.loaded["evenkeel.errors"] = nil, nil
     clients = require "evenkeel.clients"
     answered = {}
-    snapshot = { anonymous = false, client_keys = {} }
-    if loaded then snapshot.client_keys[clients.sha256("sk-1")] = { client = { name = "web-app" } } end
+    entries = {}
+    snapshot = with(entries)
+    if loaded then entries[clients.sha256("sk-1")] = { client = { name = "web-app" } } end
   end)
 
   local function identify(authorization)
@@ -79,21 +85,21 @@ describe("the client of a request", function()
 
   test("is refused as soon as a new snapshot does not know the key any more", function()
     identify("Bearer sk-1")
-    snapshot = { anonymous = false, client_keys = { [clients.sha256("sk-3")] = { client = { name = "other" } } } }
+    snapshot = with { [clients.sha256("sk-3")] = { client = { name = "other" } } }
     assert.is_nil(identify("Bearer sk-1"))
     assert.equal(401, answered.status)
   end)
 
   test("is refused when it is switched off, also where anonymous requests are allowed", function()
     snapshot.anonymous = true
-    snapshot.client_keys[clients.sha256("sk-1")].client.enabled = false
+    entries[clients.sha256("sk-1")].client.enabled = false
     assert.is_nil(identify("Bearer sk-1"))
     assert.equal(401, answered.status)
     assert.is_truthy(answered.body:find("client_disabled", 1, true))
   end)
 
   test("is refused from the second on in which its key ends, though the key was known until then", function()
-    snapshot.client_keys[clients.sha256("sk-1")].ends = clock.now_s + 10
+    entries[clients.sha256("sk-1")].ends = clock.now_s + 10
     assert.equal("web-app", identify("Bearer sk-1").name)
     clock:pass(9)
     assert.equal("web-app", identify("Bearer sk-1").name)

@@ -27,6 +27,8 @@ local function new_worker(dict, path)
   return snapshots
 end
 
+local function no_rest() end
+
 -- The golden example as a table, changed by `change`, as text.
 local function example(change)
   local doc = cjson.decode(read(GOLDEN .. "example.json"))
@@ -40,7 +42,7 @@ describe("a snapshot", function()
   before_each(function() snapshots = new_worker(fake_dict.new(ngx_stand_in.clock), "/nonexistent/snapshot.json") end)
 
   local function compiled(change)
-    local snapshot, faults = snapshots.compile(example(change))
+    local snapshot, faults = snapshots.compile(example(change), no_rest)
     assert(snapshot, table.concat(faults or {}, "; "))
     return snapshot
   end
@@ -49,7 +51,7 @@ describe("a snapshot", function()
     local names = golden_names()
     assert(#names >= 5)
     for _, name in ipairs(names) do
-      local snapshot, faults = snapshots.compile(read(name))
+      local snapshot, faults = snapshots.compile(read(name), no_rest)
       assert(snapshot, name .. ": " .. table.concat(faults or {}, "; "))
     end
   end)
@@ -65,35 +67,40 @@ describe("a snapshot", function()
     for _, name in ipairs(golden_names()) do
       local doc = cjson.decode(read(name))
       extend(doc)
-      local snapshot, faults = snapshots.compile(cjson.encode(doc))
+      local snapshot, faults = snapshots.compile(cjson.encode(doc), no_rest)
       assert(snapshot, name .. ": " .. table.concat(faults or {}, "; "))
     end
   end)
 
   it("of a later format is refused", function()
-    local snapshot, faults = snapshots.compile(example(function(doc) doc.format = 2 end))
+    local snapshot, faults = snapshots.compile(example(function(doc) doc.format = 2 end), no_rest)
     assert.is_nil(snapshot)
     assert.same({ "format: this node understands format 1" }, faults)
   end)
 
   it("knows its clients by the hash of each of their keys, and when each ends", function()
-    local snapshot = assert(snapshots.compile(read(GOLDEN .. "clients.json")))
-    local known = 0
-    for sha256, entry in pairs(snapshot.client_keys) do
-      known = known + 1
-      assert.equal(64, #sha256)
-      assert.equal(entry.client, snapshot.clients[entry.client.name])
-      if entry.client.name == "hashed-only" then
-        assert.is_nil(entry.ends)
-        assert.is_false(entry.client.limited)
-      else
-        assert.equal(sha256:find("^0+1$") and 1801396800 or 1893456000, entry.ends, "the key's own end, or the client's")
-        assert.is_true(entry.client.limited)
+    local snapshot = assert(snapshots.compile(read(GOLDEN .. "clients.json"), no_rest))
+    local doc, known = cjson.decode(read(GOLDEN .. "clients.json")), 0
+    for _, client in ipairs(doc.clients) do
+      for _, key in ipairs(client.keys) do
+        known = known + 1
+        local entry = snapshot.clients:by_key(key.sha256)
+        assert.equal(snapshot.clients:by_name(client.name), entry.client)
+        assert.equal(client.name, entry.client.name)
+        if client.name == "hashed-only" then
+          assert.is_nil(entry.ends)
+          assert.is_false(entry.client.limited)
+        else
+          assert.equal(key.sha256:find("^0+1$") and 1801396800 or 1893456000, entry.ends, "the key's own end, or the client's")
+          assert.is_true(entry.client.limited)
+        end
       end
     end
     assert.equal(4, known)
-    assert.is_false(snapshot.clients.all.enabled)
+    assert.is_false(snapshot.clients:by_name("all").enabled)
     assert.is_true(snapshot.several_clients)
+    assert.is_nil(snapshot.clients:by_key(("ab"):rep(32)))
+    assert.is_nil(snapshot.clients:by_name("nobody"))
   end)
 
   it("knows its instances, pools and models", function()
@@ -218,16 +225,16 @@ describe("a snapshot", function()
   it("finds each client by the hashes of all its keys", function()
     local first, second = ("ab"):rep(32), ("cd"):rep(32)
     local snapshot = compiled(function(doc) doc.clients[1].keys = { { sha256 = first }, { sha256 = second, ["until"] = 1800000000 } } end)
-    local _, client = next(snapshot.clients)
-    assert.equal(client, snapshot.client_keys[first].client)
-    assert.equal(client, snapshot.client_keys[second].client)
-    assert.equal(1800000000, snapshot.client_keys[second].ends)
+    local client = snapshot.clients:by_key(first).client
+    assert.equal(client, snapshot.clients:by_key(second).client)
+    assert.equal(client, snapshot.clients:by_name(client.name))
+    assert.equal(1800000000, snapshot.clients:by_key(second).ends)
   end)
 
   it("knows which models a client may use; no list is all of them", function()
     local function client(models)
       local snapshot = compiled(function(doc) doc.clients[1].models = models end)
-      return select(2, next(snapshot.clients))
+      return snapshot.clients:by_name("web-app")
     end
     assert.same({ ["deepseek-chat"] = true }, client({ "deepseek-chat" }).may)
     assert.is_nil(client({}).may)
@@ -314,7 +321,7 @@ describe("a snapshot", function()
       { "a client's models that are a text", function(doc) doc.clients[1].models = "all" end, "clients[0].models: " },
     } do
       it("is refused with its path: " .. case[1], function()
-        local snapshot, faults = snapshots.compile(example(case[2]))
+        local snapshot, faults = snapshots.compile(example(case[2]), no_rest)
         assert.is_nil(snapshot)
         assert.equal(case[3], faults[1]:sub(1, #case[3]))
         assert(#faults[1] > #case[3] + 5, "it says what is needed")
@@ -327,13 +334,13 @@ describe("a snapshot", function()
     it("tells all of them at once", function()
       local _, faults = snapshots.compile(example(function(doc)
         doc.format, doc.instances[1].port, doc.instances[4].scheme, doc.pools[1].tiers[1].instances[1] = 9, 0, "x", "y"
-      end))
+      end), no_rest)
       table.sort(faults)
       assert.equal(4, #faults, table.concat(faults, "\n"))
     end)
 
     it("never tells a secret", function()
-      local _, faults = snapshots.compile(example(function(doc) doc.instances[1].api_key = "very secret" end))
+      local _, faults = snapshots.compile(example(function(doc) doc.instances[1].api_key = "very secret" end), no_rest)
       assert.is_nil(table.concat(faults):find("very", 1, true))
     end)
 
@@ -341,7 +348,7 @@ describe("a snapshot", function()
       "", "not json", "null", "7", '"x"', "[]", "[1]", "{}", '{"format":1}', ("["):rep(5000), example():sub(1, 500),
     } do
       it("is refused, whatever it is: " .. raw:sub(1, 20), function()
-        local snapshot, faults = snapshots.compile(raw)
+        local snapshot, faults = snapshots.compile(raw, no_rest)
         assert.is_nil(snapshot)
         assert(#faults >= 1)
       end)
@@ -369,7 +376,7 @@ describe("a snapshot", function()
             for step = 1, #path - 1 do at = at[path[step]] end
             at[path[#path]] = replacements[i]
           end)
-          local snapshot, faults = snapshots.compile(raw)
+          local snapshot, faults = snapshots.compile(raw, no_rest)
           if snapshot then
             taken = taken + 1
             for _, pool in pairs(snapshot.pools) do
@@ -468,6 +475,40 @@ describe("pushing a snapshot", function()
     assert.equal(5, first.revision, "a request keeps the one it began with")
   end)
 
+  it("brings anew what differs in it, and shares with the one before the instances that do not", function()
+    local other = new_worker(dict, path)
+    snapshots.accept(revision(5))
+    local before = { snapshots.current(), other.current() }
+    snapshots.accept(example(function(doc) doc.revision, doc.instances[1].weight = 6, 7 end))
+    for i, worker in ipairs { snapshots, other } do
+      local was, now = before[i].instances, worker.current().instances
+      assert.same({ 50, 7 }, { was["hosted-b"].weight, now["hosted-b"].weight })
+      for name, inst in pairs(now) do assert.equal(name ~= "hosted-b", inst == was[name], name) end
+      assert.equal(now["hosted-b"], worker.current().pools.chat.tiers[1].instances[2])
+    end
+  end)
+
+  it("keeps an instance's state apart by the tier it is first in, though its text is the same", function()
+    snapshots.accept(revision(5))
+    local before = snapshots.current().instances.lite
+    local keys = before.keys
+    snapshots.accept(example(function(doc)
+      doc.revision = 6
+      doc.pools[1].tiers[1].instances[3] = "lite"
+    end))
+    local now = snapshots.current().instances.lite
+    assert.are_not.equal(before, now)
+    assert.equal(keys, before.keys, "a request that is under way keeps what it began with")
+    assert.are_not.same(keys, now.keys)
+  end)
+
+  it("is refused when an array stands there twice", function()
+    for _, name in ipairs { "clients", "instances" } do
+      local status, faults = snapshots.accept('{"' .. name .. '":[],"' .. name .. '":[{"name":"x"}]}')
+      assert.same({ 422, { name .. ": they stand there twice" } }, { status, faults })
+    end
+  end)
+
   it("is kept on disk for the next start", function()
     snapshots.accept(revision(5))
     assert.equal(revision(5), read(path))
@@ -486,6 +527,16 @@ describe("pushing a snapshot", function()
     file:close()
     local reloaded = new_worker(dict, path)
     assert.is_true(reloaded.restore())
+    assert.equal(6, reloaded.current().revision)
+  end)
+
+  it("is left alone by code that cannot use it, which a reload has brought, until another one comes", function()
+    snapshots.accept(revision(5))
+    dict:set("raw", (revision(5):gsub('"format":1', '"format":2')))
+    local reloaded = new_worker(dict, path)
+    assert.same({ nil, "format: this node understands format 1" }, { reloaded.restore() })
+    assert.is_nil(reloaded.current())
+    assert.equal(202, (reloaded.accept(revision(6))))
     assert.equal(6, reloaded.current().revision)
   end)
 
