@@ -45,7 +45,7 @@ try
     {
         ListenerTls.Configure(kestrel, options);
         kestrel.AddServerHeader = false;
-        kestrel.Limits.MaxRequestBodySize = 8 * 1024 * 1024;   // endpoints bound their own bodies, lower and with words
+        kestrel.Limits.MaxRequestBodySize = ConfigTree.MaxBytes + 1024 * 1024;   // endpoints bound their own bodies, lower and with words
     });
     builder.Logging.ClearProviders().AddSimpleConsole(console =>
     {

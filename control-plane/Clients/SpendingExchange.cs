@@ -12,7 +12,7 @@ public sealed record Spent(string Client, string Period, string Node, long Born,
 
 /// <param name="Share">The node's part of every limit.</param>
 /// <param name="Born">The life of its counters that the sums leave out; another life does not take them.</param>
-/// <param name="Clients">What all others have spent.</param>
+/// <param name="Clients">What all others have spent; who is not named has spent nothing elsewhere.</param>
 public sealed record SpendingOrder(decimal Share, long Born, IReadOnlyDictionary<string, SpendingOrder.Others> Clients)
 {
     public sealed record Others(string Period, decimal OthersNano);
@@ -72,7 +72,9 @@ public sealed class SpendingExchange(NpgsqlDataSource database, NodeStore nodes,
         var others = spent.Where(row => (row.Node, row.Born) != (node, born)).ToLookup(row => (row.Client, row.Period), row => row.SpentNano);
         return new SpendingOrder(1m / liveNodes, born, clients
             .Where(client => client.Budget is not null)
-            .ToDictionary(client => client.Name, client => new SpendingOrder.Others(Period(client.Budget!.Per, utc), others[(client.Name, Period(client.Budget.Per, utc))].Sum())));
+            .Select(client => (client.Name, Period: Period(client.Budget!.Per, utc)))
+            .Where(of => others.Contains(of))
+            .ToDictionary(of => of.Name, of => new SpendingOrder.Others(of.Period, others[of].Sum())));
     }
 
     private static bool IsLimited(ClientConfig client) =>

@@ -35,9 +35,9 @@ internal sealed record MapNode(int Line, IReadOnlyList<(string Key, int Line, Co
 
 internal static class ConfigTree
 {
-    public const int MaxBytes = 4 * 1024 * 1024;
+    public const int MaxBytes = 24 * 1024 * 1024;
     public const int MaxDepth = 24;
-    public const int MaxValues = 500_000;
+    public const int MaxValues = 2_000_000;
 
     /// <returns>The root, or null (and at least one more fault) when the text has no tree.</returns>
     public static ConfigNode? Parse(ReadOnlyMemory<byte> utf8, ConfigFormat format, FaultList faults)

@@ -17,7 +17,7 @@ public static partial class ConfigValidator
     public const int MostInstancesPerPool = 1_000;
     public const int MostTiers = 16;
     public const int MostModels = 256;
-    public const int MostClients = 10_000;
+    public const int MostClients = 100_000;
     public const int MostKeys = 10;
 
     private static readonly TimeSpan s_ms = TimeSpan.FromMilliseconds(1);

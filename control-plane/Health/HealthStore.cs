@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text.Json;
 using Dapper;
 using Evenkeel.Config;
@@ -44,6 +45,13 @@ public sealed record InstanceHealth
 public sealed class HealthStore(NpgsqlDataSource database, DatabaseState databaseState)
 {
     private volatile IReadOnlyList<InstanceHealth>? remembered;
+
+    // The due-list follows a change of the wishes at once, and what another control plane or a hand has done to it after a while.
+    private static readonly TimeSpan SyncEvery = TimeSpan.FromSeconds(10);
+
+    private sealed record Listed(string Rows, long At);
+
+    private volatile Listed? listed;
 
     private const string FleetSql = """
         select number, array(select instance from instance_health where status = 'down' order by instance)::text[] as down,
@@ -95,7 +103,11 @@ public sealed class HealthStore(NpgsqlDataSource database, DatabaseState databas
     {
         var rows = JsonSerializer.Serialize(wishes.Select(wish => new { wish.Instance, IntervalMs = (long)wish.Interval.TotalMilliseconds, LeaseMs = (long)wish.Lease.TotalMilliseconds }), ConfigJson.Options);
         await using var connection = await database.OpenConnectionAsync(cancel);
-        await connection.ExecuteAsync(new CommandDefinition(SyncSql, new { wishes = rows }, cancellationToken: cancel));
+        if (listed is not { } last || last.Rows != rows || Stopwatch.GetElapsedTime(last.At) > SyncEvery)
+        {
+            await connection.ExecuteAsync(new CommandDefinition(SyncSql, new { wishes = rows }, cancellationToken: cancel));
+            listed = new Listed(rows, Stopwatch.GetTimestamp());
+        }
         var claimed = await connection.QueryAsync<ClaimRow>(new CommandDefinition(ClaimSql, new { wishes = rows, ahead }, cancellationToken: cancel));
         return [.. claimed.Select(row => new ProbeClaim(
             row.Instance,

@@ -25,6 +25,9 @@ public sealed class Prober(
     private static readonly TimeSpan AskMissingAgainAfter = TimeSpan.FromHours(1);
     private static readonly TimeSpan StoreTimeout = TimeSpan.FromSeconds(5);
 
+    // What says what is known already waits for more of its kind: of a thousand instances a hundred are probed each second.
+    private static readonly TimeSpan NoNewsWaits = TimeSpan.FromMilliseconds(100);
+
     private readonly Channel<ProbeOutcome> outcomes = Channel.CreateUnbounded<ProbeOutcome>(new UnboundedChannelOptions { SingleReader = true });
     private readonly ConcurrentDictionary<(string Instance, string BaseUrl, ProbeKind Kind), long> missing = new();
     private readonly CancellationTokenSource ending = new();
@@ -140,7 +143,9 @@ public sealed class Prober(
             {
                 await outcomes.Reader.WaitToReadAsync(stopping);
                 batch.Clear();
-                while (outcomes.Reader.TryRead(out var outcome)) batch.Add(outcome);
+                Take();
+                if (batch.All(outcome => outcome.State == outcome.Claim.State)) await Task.Delay(NoNewsWaits, stopping);
+                Take();
                 using var bounded = CancellationTokenSource.CreateLinkedTokenSource(stopping);
                 bounded.CancelAfter(StoreTimeout);
                 await store.KeepAsync(batch, bounded.Token);
@@ -156,6 +161,11 @@ public sealed class Prober(
             {
                 return;
             }
+        }
+
+        void Take()
+        {
+            while (outcomes.Reader.TryRead(out var outcome)) batch.Add(outcome);
         }
     }
 

@@ -45,7 +45,7 @@ public sealed class NodeAdmin : IDisposable
     private static readonly TimeSpan StatusTimeout = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan EventsTimeout = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan TelemetryTimeout = TimeSpan.FromSeconds(10);
-    private const int AnswerMaxBytes = 4 * 1024 * 1024;
+    private const int AnswerMaxBytes = 16 * 1024 * 1024;
     private const int DoorAnswerMaxBytes = 64 * 1024;
     private const int GhostAnswerMaxBytes = 1024 * 1024;
 

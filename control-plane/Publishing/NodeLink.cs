@@ -15,6 +15,7 @@ public sealed class NodeLink : IAsyncDisposable
 {
     // After a push the workers have it within a tick of theirs; this only decides how fresh the stored status is.
     private static readonly TimeSpan SettleTime = TimeSpan.FromSeconds(1.5);
+    private static readonly TimeSpan ObserveWithin = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan SettleStep = TimeSpan.FromMilliseconds(50);
     private static readonly TimeSpan RetryRefusedAfter = TimeSpan.FromSeconds(60);
     private static readonly TimeSpan StoreTimeout = TimeSpan.FromSeconds(2);
@@ -39,6 +40,7 @@ public sealed class NodeLink : IAsyncDisposable
     private Snapshot? running;          // the snapshot last seen on all its workers
     private Snapshot? refused;
     private long refusedAt;
+    private long? observedAt;           // when what it says was last written down
     private long? olderAt;              // since when it holds what is newer than the newest
     private string? lastFault;
 
@@ -97,6 +99,7 @@ public sealed class NodeLink : IAsyncDisposable
         known ??= (await admin.StatusAsync(Address, cancel)).Status;
         var pushed = desired is not null && known is not null && Lacks(known, desired);
         if (pushed) fault = await PushAsync(desired!, cancel);
+        if (pushed && fault is null && IsOutdated(desired!) && IsFresh) return;
         (known, var silence) = await admin.StatusAsync(Address, cancel);
         if (!pushed && desired is not null && known is not null && Lacks(known, desired))
         {
@@ -105,11 +108,12 @@ public sealed class NodeLink : IAsyncDisposable
         }
         if (pushed && fault is null && known is not null)
         {
-            while (!known.Runs(desired!, null) && time.GetElapsedTime(began) < SettleTime && state.Current?.Snapshot == desired)
+            while (!known.Runs(desired!, null) && time.GetElapsedTime(began) < SettleTime)
             {
                 await Task.WhenAny(Task.Delay(SettleStep, time, cancel), outdated);
+                if (IsOutdated(desired!) && IsFresh) return;
                 (known, silence) = await admin.StatusAsync(Address, cancel);
-                if (known is null) break;
+                if (known is null || IsOutdated(desired!)) break;
             }
         }
 
@@ -125,9 +129,16 @@ public sealed class NodeLink : IAsyncDisposable
             else PublishingLog.NodeAnswers(log, name);
             lastFault = fault;
         }
+        observedAt = time.GetTimestamp();
         memory.Observed(name, known, fault);
         await StoreAsync(store => nodes.ObservedAsync(name, known, fault, store), cancel);
     }
+
+    // Then the next one goes out at once, without a look at how this one fared: a wake has come with it.
+    private bool IsOutdated(Snapshot desired) => state.Current?.Snapshot != desired;
+
+    // However many changes come: a node of which nothing is heard for long is not live.
+    private bool IsFresh => observedAt is { } at && time.GetElapsedTime(at) < ObserveWithin;
 
     // One that holds nothing has to know its share before it serves.
     private async Task WelcomeAsync(Desired current, CancellationToken cancel)

@@ -20,6 +20,7 @@ public sealed class Publisher(
     : BackgroundService
 {
     private static readonly TimeSpan Tick = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan RememberEvery = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan OwnClockAfter = TimeSpan.FromSeconds(4);
     private static readonly TimeSpan DatabaseTimeout = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan ListenCheck = TimeSpan.FromSeconds(10);
@@ -27,7 +28,7 @@ public sealed class Publisher(
     private readonly ConcurrentDictionary<string, (NodeLink Link, string AdminUrl)> links = new();
     private readonly SemaphoreSlim refreshing = new(1, 1);
     private readonly SemaphoreSlim woken = new(0, 1);
-    private long lastReconciled;
+    private long lastReconciled, lastRemembered;
     private bool databaseIsAway;
     private IReadOnlyDictionary<string, ResolvedSecret> resolved = new Dictionary<string, ResolvedSecret>();    // of the document in force
 
@@ -133,9 +134,11 @@ public sealed class Publisher(
 
     private async Task ReadAsync(CancellationToken cancel)
     {
-        await ReadDesiredAsync(cancel);
+        if (await ReadDesiredAsync(cancel)) WakeLinks();        // those that are known need not wait until we have looked for others
         await ReadNodesAsync(cancel);
         WakeLinks();
+        if (lastRemembered != 0 && time.GetElapsedTime(lastRemembered) < RememberEvery) return;     // the next change should not wait for it
+        lastRemembered = time.GetTimestamp();
         // To be told while the database is away.
         await health.ListAsync(cancel);
         await tokens.RememberAsync(cancel);
@@ -150,27 +153,29 @@ public sealed class Publisher(
         state.Set(new Desired(current.Document, SnapshotBuilder.Build(current.Document, current.Revision, fleet, reference => resolved[reference])));
     }
 
-    private async Task ReadDesiredAsync(CancellationToken cancel)
+    /// <returns>Is it another one?</returns>
+    private async Task<bool> ReadDesiredAsync(CancellationToken cancel)
     {
         var current = state.Current;
         var revision = await configs.RevisionAsync(cancel);
-        if (revision == 0) return;
+        if (revision == 0) return false;
         var fleet = healthMemory.Read(await health.FleetAsync(cancel));
 
         // The same revision can come to mean another snapshot: a file may hold another key by now, a missing one may be there.
         var same = current is not null && current.Revision == revision;
-        if (same && current!.Snapshot.State == fleet.Number && current.Snapshot.Faults.Count == 0 && !References(current.Document).Any(reference => reference.StartsWith("file:", StringComparison.Ordinal))) return;
+        if (same && current!.Snapshot.State == fleet.Number && current.Snapshot.Faults.Count == 0 && !References(current.Document).Any(reference => reference.StartsWith("file:", StringComparison.Ordinal))) return false;
 
         var stored = same ? new StoredConfig(revision, "", current!.Document) : await configs.LoadAsync(cancel);
         var found = await ResolveAsync(stored.Document, cancel);
         var snapshot = SnapshotBuilder.Build(stored.Document, stored.Revision, fleet, reference => found[reference]);
         cancel.ThrowIfCancellationRequested();      // nobody waits for it any more, and what it read may be old
         resolved = found;
-        if (same && (snapshot.State, snapshot.Digest) == (current!.Snapshot.State, current.Snapshot.Digest)) return;
+        if (same && (snapshot.State, snapshot.Digest) == (current!.Snapshot.State, current.Snapshot.Digest)) return false;
 
         foreach (var fault in snapshot.Faults) PublishingLog.Left(log, fault.Path, fault.Message);
         state.Set(new Desired(stored.Document, snapshot));
         PublishingLog.Desired(log, snapshot.Revision, snapshot.State, snapshot.Digest, snapshot.Json.Length);
+        return true;
     }
 
     // What a stored secret holds never changes, so those that are known are not decrypted again.

@@ -35,15 +35,15 @@ public static class SnapshotBuilder
         var faults = new List<ConfigFault>();
         var payload = Write(json => WritePayload(json, document, fleet, secret, faults));
         var digest = Convert.ToHexStringLower(SHA256.HashData(payload.Span));
-        faults.Clear();
-        var whole = Write(json =>
+        var head = Write(json =>
         {
             json.WriteNumber("format", Format);
             json.WriteNumber("revision", revision);
             json.WriteNumber("state", fleet.Number);
             json.WriteString("digest", digest);
-            WritePayload(json, document, fleet, secret, faults);
         });
+        // one object of both: the head without its last brace, a comma, the payload without its first
+        byte[] whole = [.. head.Span[..^1], (byte)',', .. payload.Span[1..]];
         return new Snapshot(revision, fleet.Number, digest, whole, faults);
     }
 

@@ -64,6 +64,8 @@ public sealed record NodeStats
 {
     public IReadOnlyDictionary<string, InstanceStats> Instances { get; init; } = new Dictionary<string, InstanceStats>();
     public IReadOnlyDictionary<string, PoolStats> Pools { get; init; } = new Dictionary<string, PoolStats>();
+    /// <summary>Of the snapshot that it runs; 0: it has none yet, and serves nobody.</summary>
+    public long Revision { get; init; }
     /// <summary>Of the shares that it holds; 0: it was never told any; null: it knows no shares.</summary>
     public long? SharesVersion { get; init; }
     /// <summary>Its fraction of the clients' limits.</summary>

@@ -10,6 +10,9 @@ public sealed class HostileTextTests
 {
     private const int Size = ConfigTree.MaxBytes;
 
+    /// <summary>Some seconds on a machine of today; what grows with the square of a text takes hours.</summary>
+    private static readonly TimeSpan _most = TimeSpan.FromMinutes(1);
+
     public static TheoryData<string> Shapes =>
     [
         "open brackets", "open braces", "dashes", "one long word", "one long quoted text", "many unknown keys", "many equal keys",
@@ -26,7 +29,7 @@ public sealed class HostileTextTests
             var before = OwnProcessorTime();
             var faults = ConfigReader.Read(Encoding.UTF8.GetBytes(text), format).Faults;
             var took = OwnProcessorTime() - before;
-            Assert.True(took < TimeSpan.FromSeconds(10), $"{shape} as {format} took {took}");
+            Assert.True(took < _most, $"{shape} as {format} took {took}");
             Assert.InRange(faults.Count, 1, FaultList.Most + 1);
             Assert.True(faults.Sum(f => f.Path.Length + f.Message.Length) < 200_000);
         }
@@ -36,7 +39,7 @@ public sealed class HostileTextTests
     public void A_text_above_the_largest_size_is_not_read()
     {
         var fault = Assert.Single(ConfigReader.Read(new byte[Size + 1], ConfigFormat.Yaml).Faults);
-        Assert.Equal("larger than 4 MiB", fault.Message);
+        Assert.Equal("larger than 24 MiB", fault.Message);
     }
 
     /// <summary>Of this thread: however busy the machine is, and whatever runs beside it.</summary>
