@@ -186,9 +186,12 @@ internal sealed class ControlBench(Stage stage, Options options)
         }
         yaml.Append(CultureInfo.InvariantCulture, $$$"""
             pools:
-              - {name: chat, models: [{{{Call.Model}}}], ghost: {per_day: 0}, tiers: [{name: t, instances: [a, b, c]}]}
+              - name: chat
+                models: [{{{Call.Model}}}]
+                ghost: {per_day: 0}
+                tiers: [{name: t, instances: [a, b, c]}]
+                failover_config: {health_check: {interval: 1s, timeout: 1s, unhealthy_threshold: 3, healthy_threshold: 2}}
               - {name: last, models: [last], ghost: {per_day: 0}, tiers: [{name: t, instances: [{{{(instances > 3 ? $"i{instances - 1}" : "a")}}}]}]}
-            failover_config: {health_check: {interval: 1s, timeout: 1s, unhealthy_threshold: 3, healthy_threshold: 2}}
             """);
         return yaml.ToString();
     }
@@ -292,7 +295,7 @@ internal sealed class ControlBench(Stage stage, Options options)
         {
             ["stack"] = $"./evenkeel up: PostgreSQL, control plane, one node with {Workers} workers; the provider simulator; one caller",
             ["push to effect"] = "PATCH of a pool's models until the edge lists the new one, asked every ms",
-            ["probe"] = "probes every second, three bad ones take an instance out, two good ones bring it back; no traffic; until the node's /stats tells it",
+            ["probe"] = "probes of a, b and c every second (of all others every 10 s, the default), three bad ones take an instance out, two good ones bring it back; no traffic; until the node's /stats tells it",
             ["memory"] = string.Create(CultureInfo.InvariantCulture, $"anonymous resident memory of the control plane: {memory:0} MB with 3 instances, {grown:0} MB after the work with {_instances}"),
         }, table, chart, new { rows = _rows, memory_mb = memory, memory_grown_mb = grown });
     }

@@ -29,13 +29,24 @@ internal sealed record Node(int Port, int AdminPort, string Token, int Pid, Proc
             ["EVENKEEL_ADMIN_LISTEN"] = $"127.0.0.1:{admin}",
         }, "/bin/bash", Path.Combine(stage.Checkout, "nginx/agent.sh"));
         stage.AwaitPort(port, agent, "Evenkeel's node");
-        var clock = Stopwatch.StartNew();
+        return new Node(port, admin, token, MasterOf(folder), agent);
+    }
+
+    // nginx makes the file before it writes into it.
+    private static int MasterOf(string folder)
+    {
         var pidFile = Path.Combine(folder, "run/nginx.pid");
-        while (!File.Exists(pidFile) && clock.Elapsed < TimeSpan.FromSeconds(60))
+        var clock = Stopwatch.StartNew();
+        int pid;
+        while (!int.TryParse(File.Exists(pidFile) ? File.ReadAllText(pidFile) : "", out pid))
         {
+            if (clock.Elapsed > TimeSpan.FromSeconds(60))
+            {
+                throw new BenchException($"nginx has not written {pidFile} within a minute");
+            }
             Thread.Sleep(50);
         }
-        return new Node(port, admin, token, int.Parse(File.ReadAllText(pidFile)), agent);
+        return pid;
     }
 
     /// <exception cref="BenchException">The configuration is not valid.</exception>
@@ -46,5 +57,5 @@ internal sealed record Node(int Port, int AdminPort, string Token, int Pid, Proc
     }
 
     public static Snapshot SnapshotOf(ConfigDocument document, long revision) => SnapshotBuilder.Build(document, revision, FleetState.Unknown,
-        reference => new ResolvedSecret(reference.EndsWith("CLIENT", StringComparison.Ordinal) ? Call.ClientKey : "provider-key", null));
+        reference => new ResolvedSecret(reference.EndsWith("CLIENT", StringComparison.Ordinal) ? Call.ClientKey : reference, null));
 }

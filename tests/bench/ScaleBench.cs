@@ -28,6 +28,7 @@ internal sealed class ScaleBench(Stage stage, Options options)
         new("1,000 instances", 1, 1_000, 10),
         new("5,000 instances", 1, 5_000, 10),
         new("10,000 clients", 1, 3, 10_000),
+        new("100,000 clients", 1, 3, 100_000),
         new("1,000 pools, 5,000 instances, 10,000 clients", 1_000, 5_000, 10_000),
         new("100 instances in the pool", 1, 100, 10, 100),
         new("1,000 instances in the pool", 1, 1_000, 10, 1_000),

@@ -71,6 +71,9 @@ internal sealed class Stage(Case @case, TimeScale time, ProviderSimulator simula
 
     public IReadOnlyList<LedgerEntry> Ledger(string role) => simulator.Ledger.Entries(this[role].Name);
 
+    /// <summary>Of the ledger what is no probe: those come when they come.</summary>
+    public IEnumerable<LedgerEntry> Tries(string role) => Ledger(role).Where(entry => entry.Method == "POST");
+
     /// <summary>What was seen, once the ledger stands still (or 2 s have passed: some calls are never to end).</summary>
     public async Task<Evidence> EvidenceAsync()
     {

@@ -73,7 +73,7 @@ internal static partial class Further
         Play = async stage =>
         {
             await stage.AskAsync(ask);
-            await Stage.UntilAsync(() => stage.Ledger(servedBy).LastOrDefault()?.ClientGoneAt is not null, TimeSpan.FromSeconds(3));
+            await Stage.UntilAsync(() => stage.Tries(servedBy).LastOrDefault()?.ClientGoneAt is not null, TimeSpan.FromSeconds(3));
             await Task.Delay(500);
         },
     };

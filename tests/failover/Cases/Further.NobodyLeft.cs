@@ -39,7 +39,7 @@ internal static partial class Further
             Play = async stage =>
             {
                 var running = stage.AskAsync();
-                await Stage.UntilAsync(() => stage.Ledger("primary").Count > 0, TimeSpan.FromSeconds(2));
+                await Stage.UntilAsync(() => stage.Tries("primary").Any(), TimeSpan.FromSeconds(2));
                 await stage.AskAsync(new Ask { LeaveAfter = TimeSpan.FromSeconds(0.4) });
                 await Task.Delay(300);
                 await Task.WhenAll(running, stage.AskAsync());
