@@ -63,6 +63,7 @@ public sealed class SharedStack : IAsyncLifetime
                 Simulated("no-options", s => s with { RecordBodies = true }),
                 Simulated("seen-1", s => s with { ErrorRate = 0.3, ErrorStatus = 503 }), Simulated("seen-2", s => s with { ErrorRate = 0.3, ErrorStatus = 429 }), Simulated("seen-3"),
                 Simulated("lost"),
+                Simulated("reloaded"),
                 Simulated("vendors", s => s with { ApiKey = null, Tls = TlsMode.Good, Sni = [VendorX, VendorY] }),
                 Simulated("trusted", s => s with { Tls = TlsMode.Good }),
                 Simulated("expired", s => s with { Tls = TlsMode.Expired }),
@@ -99,7 +100,7 @@ public sealed class SharedStack : IAsyncLifetime
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), weight = ceiling, max_connections = ceiling, base_latency = "300ms" });
         }
-        foreach (var name in (string[])["lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "counted", "slow-1", "slow-2", "cut", "continues", "no-options", .. Mortals])
+        foreach (var name in (string[])["lite", "first", "second", "implied-1", "implied-2", "gone", "idle", "counted", "slow-1", "slow-2", "cut", "continues", "no-options", "reloaded", .. Mortals])
         {
             config.Instance(Providers[name], new { api_key = KeyOf(name), max_connections = 1000 });
         }
@@ -158,6 +159,7 @@ public sealed class SharedStack : IAsyncLifetime
             .Pool("seen", [["seen-1", "seen-2"], ["seen-3"]], Unshaken())
             .Pool("month", [["month-a", "month-b"], ["month-c"]], Unshaken(Month.Models))
             .Pool("lost", [["lost"]])
+            .Pool("reloaded", [["reloaded"]])
             .Pool("vendor-x", [["vendor-x"]])
             .Pool("vendor-y", [["vendor-y"]])
             .Pool("expired", [["expired", "trusted"]], new { algorithm = "round_robin" })
