@@ -66,7 +66,10 @@ public sealed class ChangeTests(SharedStack shared)
                 await shared.Admin.AddInstanceAsync("added", added["added"].BaseUrl, new { api_key = SharedStack.KeyOf("added") });
                 await shared.Admin.AcknowledgedAsync(await shared.Admin.SetFirstTierAsync("slow", "added"), s_reload);
             }, reloads);
-            Assert.Equal("added", (await shared.Gateway.AskAsync("slow-model")).Instance);
+            using (var caller = shared.Gateway.Afresh())
+            {
+                Assert.Equal("added", (await caller.AskAsync("slow-model")).Instance);
+            }
 
             await shared.Admin.SetFirstTierAsync("slow", "slow-1", "slow-2");
             await OneReloadAsync(second, async () => await shared.Admin.AcknowledgedAsync(await shared.Admin.RemoveInstanceAsync("added"), s_reload), reloads);

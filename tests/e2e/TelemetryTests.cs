@@ -104,10 +104,11 @@ public sealed class TelemetryTests(SharedStack shared)
     public async Task What_the_workers_counted_last_is_not_lost_when_a_reload_ends_them()
     {
         const int Reloads = 12, Calls = 8;
+        using var caller = shared.Gateway.Afresh();
         for (var i = 0; i < Reloads; i++)
         {
             var old = shared.Stack.Workers;
-            var answers = await Task.WhenAll(Enumerable.Range(0, Calls).Select(_ => shared.Gateway.PostAsync("/v1/chat/completions", Gateway.ChatBody("reloaded-model"), ("Connection", "close"))));
+            var answers = await Task.WhenAll(Enumerable.Range(0, Calls).Select(_ => caller.PostAsync("/v1/chat/completions", Gateway.ChatBody("reloaded-model"), ("Connection", "close"))));
             Expect.Served(answers);
             await shared.Stack.ReloadAsync();
             await Wait.Until(() => shared.Stack.Workers is { Count: 2 } now && !now.Intersect(old).Any(), "new workers serve");

@@ -44,6 +44,12 @@ internal sealed class Gateway : IDisposable
 
     public Uri Address { get; }
 
+    /// <summary>
+    /// Another client, without connections from before: a reload closes those that are kept, and a call that is on its way over one just then is
+    /// lost. That is between nginx and HTTP.
+    /// </summary>
+    public Gateway Afresh() => new(Address);
+
     /// <summary>The body of the newest request, byte for byte as it left this process.</summary>
     public byte[] LastSent => _recorder.Last;
 
@@ -163,7 +169,7 @@ internal sealed class Gateway : IDisposable
     /// <summary>Callers that ask again and again until they are stopped.</summary>
     /// <param name="model">What they ask for.</param>
     /// <param name="callers">How many of them.</param>
-    /// <param name="afresh">A new connection per call: what a reload does to idle kept connections is between nginx and HTTP.</param>
+    /// <param name="afresh">A new connection per call, see <see cref="Afresh"/>.</param>
     public Load StartLoad(string model, int callers, bool afresh = false) => new(this, model, callers, afresh);
 
     private HttpRequestMessage Request(HttpMethod method, string path, HttpContent? content, (string Name, string Value)[] headers)
