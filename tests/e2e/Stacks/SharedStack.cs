@@ -68,6 +68,7 @@ public sealed class SharedStack : IAsyncLifetime
                 Simulated("trusted", s => s with { Tls = TlsMode.Good }),
                 Simulated("expired", s => s with { Tls = TlsMode.Expired }),
                 Simulated("selfsigned", s => s with { Tls = TlsMode.Selfsigned }),
+                Simulated("unverified", s => s with { Tls = TlsMode.Selfsigned }),
                 Simulated("wrong-name", s => s with { Tls = TlsMode.WrongName }),
             ],
         });
@@ -132,7 +133,7 @@ public sealed class SharedStack : IAsyncLifetime
             config.Instance(name, ByName(name), new { api_key = KeyOf(name), tls = new { ca_file = CaFile } });
         }
         config.Instance("unknown-authority", ByName("trusted"), new { api_key = KeyOf("trusted") });
-        config.Instance("unverified", ByName("selfsigned"), new { api_key = KeyOf("selfsigned"), tls = new { verify = false } });
+        config.Instance("unverified", ByName("unverified"), new { api_key = KeyOf("unverified"), tls = new { verify = false } });
 
         return config
             .Pool("spread", [["a", "b", "c"], ["lite"]])
