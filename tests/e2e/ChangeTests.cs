@@ -128,13 +128,8 @@ public sealed class ChangeTests(SharedStack shared)
             Assert.Equal(10, answers.Count(answer => answer.Instance == "slow-1"));
 
             await shared.Admin.AcknowledgedAsync(await shared.Admin.ChangePoolAsync("slow", new { algorithm = "weighted" }));
-            // Not at once, perhaps: on a busy machine a call may have taken three times as long as the other instance's, and who is that slow gets little.
-            var first = 0;
-            await Wait.Until(async () =>
-            {
-                answers = await shared.Gateway.AskManyAsync("slow-model", calls: 50, atATime: 1);
-                return (first = answers.Count(answer => answer.Instance == "slow-1")) >= 45;
-            }, "weights of 100 and 1 count", evidence: () => Task.FromResult($"{first} of the last 50 calls were the first instance's"));
+            answers = await shared.Gateway.AskManyAsync("slow-model", calls: 50, atATime: 1);
+            Assert.True(answers.Count(answer => answer.Instance == "slow-1") >= 45, "weights of 100 and 1 do not count");
         }
         finally
         {

@@ -52,8 +52,12 @@ internal sealed class Config
         return this;
     }
 
+    /// <summary>
+    /// A simulated instance answers in some ten milliseconds, and a busy machine makes a hundred times that of one call. It would be slow then,
+    /// and hardly asked for a minute, if no long base latency made that normal.
+    /// </summary>
     public static JsonObject Entry(string name, string baseUrl, object? settings = null) =>
-        Merge(new JsonObject { ["name"] = name, ["base_url"] = baseUrl, ["base_latency"] = "100ms" }, settings);
+        Merge(new JsonObject { ["name"] = name, ["base_url"] = baseUrl, ["base_latency"] = "5s" }, settings);
 
     public static JsonObject Json(object value) => JsonSerializer.SerializeToNode(value)!.AsObject();
 
