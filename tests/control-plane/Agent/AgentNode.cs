@@ -48,7 +48,14 @@ internal sealed class AgentNode : IAsyncDisposable
 
     public string Live => File.ReadAllText(At("nginx.conf"));
 
-    public int Master => int.Parse(File.ReadAllText(At("run/nginx.pid")));
+    /// <summary>The one master that runs here, as soon as there is one and its pid file says so.</summary>
+    public async Task<int> MasterAsync()
+    {
+        var (file, pid) = (At("run/nginx.pid"), 0);
+        await EventuallyAsync("one master runs and has written its pid", async () =>
+            Nginx("master process") is [var master] && File.Exists(file) && int.TryParse(await File.ReadAllTextAsync(file), out pid) && pid == master);
+        return pid;
+    }
 
     /// <summary>The processes of nginx that work in this directory.</summary>
     public IReadOnlyList<int> Nginx(string title) =>

@@ -21,12 +21,12 @@ public sealed class AgentTests
         node.StartAgent();
         Assert.Equal(("start", 1), Place(await node.ReportAsync(first, "applied")));
         Assert.Equal("one", await node.AnswerAsync());
-        var master = node.Master;
+        var master = await node.MasterAsync();
 
         var second = node.Want(2, node.Text("two"));
         Assert.Equal(("load", 2), Place(await node.ReportAsync(second, "applied")));
         Assert.Equal("two", await node.AnswerAsync());
-        Assert.Equal(master, node.Master);
+        Assert.Equal(master, await node.MasterAsync());
         Assert.Equal(node.Live, File.ReadAllText(node.At("nginx.conf.last-good")));
     }
 
@@ -208,7 +208,7 @@ public sealed class AgentTests
         await RunningAsync(node, "one");
         using var stream = new StreamReader(await node.SlowAnswerAsync(seconds: 4));
         Assert.Equal("begin", await stream.ReadLineAsync());
-        var master = node.Master;
+        var master = await node.MasterAsync();
 
         AgentNode.Signal(master, "KILL");
         await node.EventuallyAsync("another master runs", () => Task.FromResult(node.Nginx("master process") is [var pid] && pid != master));
@@ -223,14 +223,14 @@ public sealed class AgentTests
         // Its poll goes on for as long, and keeps nobody out.
         await using var node = new AgentNode { Environment = { ["EVENKEEL_POLL_WAIT_S"] = "25" } };
         await RunningAsync(node, "one");
-        var (master, workers) = (node.Master, node.Nginx("worker process"));
+        var (master, workers) = (await node.MasterAsync(), node.Nginx("worker process"));
 
         node.KillAgent();
         Assert.Equal("one", await node.AnswerAsync());
         node.StartAgent();
         await node.EventuallyAsync("adopted", () => Task.FromResult(node.Log.Contains($"adopting the running nginx (master {master})")));
         await node.ReportAsync(node.Want(2, node.Text("two")), "applied");
-        Assert.Equal(master, node.Master);
+        Assert.Equal(master, await node.MasterAsync());
         Assert.Empty(workers.Intersect(node.Nginx("worker process").Except(node.Nginx("worker process is shutting down"))));
     }
 
@@ -259,7 +259,7 @@ public sealed class AgentTests
 
         node.StartAgent();
         await node.AnswersAsync("one");
-        var master = node.Master;
+        var master = await node.MasterAsync();
         AgentNode.Signal(master, "TERM");
         await node.EventuallyAsync("another master runs", () => Task.FromResult(node.Nginx("master process") is [var pid] && pid != master));
         await node.AnswersAsync("one");
