@@ -83,8 +83,8 @@ public sealed class OpenAiClientTests(SharedStack shared)
         using var leave = new CancellationTokenSource();
         await shared.Gateway.StreamAsync("plain-model", "A very long one.", leave.Cancel, leave.Token);
 
-        await Wait.Until(() => LastCallOf("plain") is { Ended: true, Outcome: LedgerOutcome.ClientGone }, "the provider sees its client leave", Wait.Promised(2));
-        await Wait.Until(async () => await shared.Stack.Node.InFlightAsync("plain") == 0, "nothing is counted any more", Wait.Promised(2));
+        await Wait.Until(() => LastCallOf("plain") is { Ended: true, Outcome: LedgerOutcome.ClientGone }, "the provider sees its client leave", TimeSpan.FromSeconds(2));
+        await Wait.Until(async () => await shared.Stack.Node.InFlightAsync("plain") == 0, "nothing is counted any more", TimeSpan.FromSeconds(2));
     }
 
     [Fact]

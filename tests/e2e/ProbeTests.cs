@@ -21,14 +21,14 @@ public sealed class ProbeTests(OwnStack own)
 
             own.Providers["one"].Down();
             await Wait.Until(async () => await HealthAsync("one") == "down", "the probes see it");
-            await Wait.Until(async () => !await IsHealthyAsync("one"), "the node has it", Wait.Promised(1));
+            await Wait.Until(async () => !await IsHealthyAsync("one"), "the node has it", TimeSpan.FromSeconds(1));
             var answers = await own.Gateway.AskManyAsync("chat-model", calls: 20, atATime: 5);
             Expect.Served(answers);
             Assert.All(answers, answer => Assert.Equal(("two", "1"), (answer.Instance, answer.Header("x-evenkeel-attempts"))));
 
             own.Providers["one"].Up();
             await Wait.Until(async () => await HealthAsync("one") == "up", "the probes see that it is back");
-            await Wait.Until(() => IsHealthyAsync("one"), "the node has it", Wait.Promised(1));
+            await Wait.Until(() => IsHealthyAsync("one"), "the node has it", TimeSpan.FromSeconds(1));
             await Wait.Until(async () => (await own.Gateway.AskAsync("chat-model")).Instance == "one", "it is used again");
             Assert.Equal(workers, own.Stack.Workers);      // without a reload
 

@@ -38,7 +38,7 @@ public sealed class WorkerDeathTests(SharedStack shared)
             shared.Stack.KillWorker(shared.Stack.Workers[0]);
             await Wait.Until(() => Running() < waiting.Count, "the killed worker's connections are gone");
 
-            await Wait.Until(async () => await CountedAsync() == Running() && shared.Stack.Workers.Count == 2, "the counts are true again", Wait.Promised(5),
+            await Wait.Until(async () => await CountedAsync() == Running() && shared.Stack.Workers.Count == 2, "the counts are true again", TimeSpan.FromSeconds(5),
                 async () => $"{await CountedAsync()} counted, {Running()} running, workers {string.Join(' ', shared.Stack.Workers)}");
             Assert.True(Running() > 0, "both workers lost their connections");
         }
@@ -52,7 +52,7 @@ public sealed class WorkerDeathTests(SharedStack shared)
             }
             await Task.WhenAll(waiting);
         }
-        await Wait.Until(async () => await CountedAsync() == 0, "nothing is counted when nothing runs", Wait.Promised(5));
+        await Wait.Until(async () => await CountedAsync() == 0, "nothing is counted when nothing runs", TimeSpan.FromSeconds(5));
         Expect.Served(await shared.Gateway.AskManyAsync("slow-model", calls: 40, atATime: 10));
     }
 

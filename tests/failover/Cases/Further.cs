@@ -70,7 +70,7 @@ internal static partial class Further
         })
         {
             yield return In(Tls(mode), Both(name, "whole from the fallback; nothing said to the impostor", [],
-                e => new Judge(e).WholeFrom("fallback").Conduct(e.Tries("primary").Count == 0, "the request was sent all the same")
+                e => new Judge(e).WholeFrom("fallback").Conduct(e.Ledger["primary"].Count == 0, "the request was sent all the same")
                     .Must(e.Counters["primary"].ConnectionsAccepted > 0, "nobody tried")));
         }
         yield return In(Tls(TlsMode.Good), Both("certificate that holds (no fault)", "whole from the primary", [],
