@@ -64,15 +64,17 @@ mkdir -p logs run/instances tmp
 exec 9>run/agent.lock
 flock -w 2 9 || die "another agent runs this node"
 
-# The admin listener as seen from here.
+# The admin listener as seen from here, for texts that have no socket for us.
 case $ADMIN_LISTEN in
   '*':* | 0.0.0.0:*) LOCAL_ADMIN_URL="http://127.0.0.1:${ADMIN_LISTEN##*:}" ;;
   '[::]':*) LOCAL_ADMIN_URL="http://[::1]:${ADMIN_LISTEN##*:}" ;;
   *) LOCAL_ADMIN_URL="http://$ADMIN_LISTEN" ;;
 esac
 
-# A text whose admin listener speaks TLS has a socket for us besides. What is on disk may be of other settings than ours.
+# What is on disk may be of other settings than ours: a text whose admin listener speaks TLS,
 has_admin_tls() { grep -q '^ *include platform-admin\.conf;' "$1" 2>/dev/null; }
+# and one with a socket for us, which is there wherever that listener is. (Those of older releases have none.)
+has_admin_socket() { has_admin_tls "$1" || grep -q '^ *listen unix:run/admin\.sock;' "$1" 2>/dev/null; }
 
 # What the rendered text includes for an admin listener that speaks TLS.
 admin_tls() { # DIRECTIVE FILE
@@ -227,7 +229,7 @@ next_control() { control=$(((control + 1) % ${#CONTROL_URLS[@]})); }
 
 node_status() {
   local socket=()
-  has_admin_tls nginx.conf && socket=(--unix-socket run/admin.sock)
+  has_admin_socket nginx.conf && socket=(--unix-socket run/admin.sock)
   call "${socket[@]}" --fail --max-time 2 "$LOCAL_ADMIN_URL/status?format=text" 2>/dev/null
 }
 

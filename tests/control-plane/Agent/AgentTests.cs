@@ -5,6 +5,8 @@ using System.Net.Sockets;
 using System.Runtime.Versioning;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
+using Evenkeel.Publishing;
+using Evenkeel.Tests.Publishing;
 using Xunit;
 
 namespace Evenkeel.Tests.Agent;
@@ -268,6 +270,34 @@ public sealed class AgentTests
         await node.Stub.StartAsync();
         await node.ReportAsync(node.Want(2, node.Text("two")), "applied");
         Assert.Contains("have=" + first, string.Join('\n', node.Stub.Polls));
+    }
+
+    [Fact]
+    public async Task An_admin_listener_that_is_to_move_does_not_keep_the_text_on_disk_from_serving()
+    {
+        await using var node = new AgentNode();
+        Directory.CreateSymbolicLink(node.At("lua/evenkeel"), Repository.PathOf("lua", "evenkeel"));
+        (string, string) Rendered(int adminPort)
+        {
+            var text = Renderer.FromResource().Render(
+                CaseFile.Load(Path.Combine(Golden.Folder("render"), "minimal.yaml")), new NodeSettings("local", $"127.0.0.1:{adminPort}", $"127.0.0.1:{node.EdgePort}", "2"));
+            return (text.Text, text.Digest);
+        }
+        await node.Stub.StartAsync();
+        node.StartAgent();
+        await node.ReportAsync(node.Want(1, Rendered(node.AdminPort)), "applied");
+        await node.EndAgentAsync();
+        await node.Stub.DisposeAsync();
+
+        var elsewhere = AgentNode.FreePort();
+        node.Environment["EVENKEEL_ADMIN_LISTEN"] = $"127.0.0.1:{elsewhere}";
+        node.StartAgent();
+        await node.EventuallyAsync("nginx runs again", () => Task.FromResult(node.Log.Split("nginx runs").Length == 3));
+        Assert.Single(node.Nginx("master process"));
+
+        await node.Stub.StartAsync();
+        await node.ReportAsync(node.Want(2, Rendered(elsewhere)), "applied");
+        Assert.DoesNotContain(node.Stub.Reports, report => report.Result == "refused");
     }
 
     [Fact]
