@@ -298,6 +298,7 @@ local function json_answer(attempt, conn, head)
   local body, why, bytes = transport.read_all(conn, MAX_JSON_ANSWER, attempt.deadline)
   if not body then
     attempt.bytes = bytes
+    if why == "timeout" and relay.clients_time_is_up(attempt, now()) then return fail(attempt, "client_gone", "the client's deadline") end
     return fail(attempt, why == "timeout" and "stalled" or why == "too large" and "bad_gateway" or "truncated", "answer cut: " .. why)
   end
   local at = now()
@@ -415,7 +416,7 @@ function perform(attempt)
   end
   local conn, head, outcome, words = transport.request(inst, attempt.method, attempt.path, pieces, length, attempt)
   if not conn then
-    if attempt.clients_deadline and now() >= attempt.deadline - relay.EARLY_S then outcome = "client_gone" end
+    if relay.clients_time_is_up(attempt, now()) then outcome = "client_gone" end
     return fail(attempt, outcome, words)
   end
   if head.status ~= 200 then return error_answer(attempt, conn, head) end

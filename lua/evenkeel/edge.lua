@@ -524,8 +524,10 @@ function M.log()
   local attempts, outcome = meter.request(req, var, ngx.status, held and req.passed and held, at)
   var.ek_attempts_json = attempts
   degradation.note(req.pool, req, outcome, at)
-  local refused, answered = req.reason == "circuit_open", not req.lost or req.reason == "saturated"
-  pool_breaker.count(req.pool, refused and "refused" or answered and "accepted" or "failed", at)
+  if outcome ~= "client_gone" then              -- whose patience is short proves nothing
+    local refused, answered = req.reason == "circuit_open", not req.lost or req.reason == "saturated"
+    pool_breaker.count(req.pool, refused and "refused" or answered and "accepted" or "failed", at)
+  end
   records[req.ref] = nil
   telemetry.over()
 end

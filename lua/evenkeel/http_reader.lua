@@ -234,6 +234,7 @@ end
 -- Up to `most` bytes that are there, or have just come: buffer[from .. to].
 local function take(self, most)
   if self.at > #self.buffer then
+    if self.before then self.before(self) end
     local bytes, words = receive_some(self)
     if not bytes then return nil, words end
     self.buffer, self.at = bytes, 1

@@ -34,7 +34,12 @@ local FINISH_GRACE_S = 2            -- how long to wait for usage and [DONE] onc
 local RATE_WINDOW_S = 10            -- over which min_tokens_per_second is judged
 local SLICE, MOST_SLICED = 127, 4096  -- bytes of the strings that an event is sent in (see sse: why no strings), and up to which size
 
-M.EARLY_S = 0.02                    -- how much before its time a timer may fire
+local EARLY_S = 0.02                -- how much before its time a timer may fire
+
+--- Has the client's own deadline come? Then that is what ended an attempt, and no budget of the instance's.
+function M.clients_time_is_up(attempt, at)
+  return attempt.clients_deadline and at >= attempt.deadline - EARLY_S
+end
 
 -- ------------------------------------------------------------------------------------------------------------------ JSON
 
@@ -162,6 +167,24 @@ local function with_same_identity(s, data, info)
   return data
 end
 
+-- Send to a client that may read slowly: the time that it takes is none of the provider's. @return false when the client has left
+local function send_in_its_time(s)
+  local began = now()
+  local ok = send(s)
+  local waited_s = now() - began
+  if waited_s > 0 then
+    s.progress_at, s.window_at, s.held_up_s = s.progress_at + waited_s, s.window_at + waited_s, s.held_up_s + waited_s
+    if s.finish_at then s.finish_at = s.finish_at + waited_s end
+  end
+  return ok
+end
+
+-- Is an attempt's whole time up, and would not be had its client read faster?
+local function spent_on_client(s, attempt, at)
+  local due = attempt.deadline - EARLY_S
+  return at >= due and at - s.held_up_s < due
+end
+
 -- Take one event of the stream, `length` bytes at `data`, into the record `s`. What the client may see of it goes to s.out.
 local function take(s, attempt, data, length)
   local call = attempt.call
@@ -222,6 +245,7 @@ function M.stream(attempt, conn, door)
     resumable = call.resume and attempt.kind == "chat" and call.n == 1 and not buffer,
     said_content = buffer_of(), said_reasoning = buffer_of(), size = 0, bytes = 0, content = 0, finishes = 0, broken = 0,
     progress_at = now(), window_at = now(), window_content = 0,
+    held_up_s = 0,                          -- by the client
   }
   attempt.stream = s
   local why
@@ -230,6 +254,10 @@ function M.stream(attempt, conn, door)
     local until_ = not s.opened and attempt.first_deadline
       or s.finish_at and min(s.finish_at + FINISH_GRACE_S, attempt.deadline)
       or min(s.progress_at + inst.idle_s, attempt.deadline)
+    if now() > until_ then                  -- what comes without being progress buys no time
+      why = "timeout"
+      break
+    end
     local text, from, to = transport.read_range(conn, until_)
     if not text then
       why = from
@@ -256,7 +284,7 @@ function M.stream(attempt, conn, door)
     end
     if s.opened and not buffer then
       open_gate(s)
-      if not conn.reader:ready() and not send(s) then
+      if not conn.reader:ready() and not send_in_its_time(s) then
         transport.close(conn)
         return door.report(attempt, "client_gone", now())
       end
@@ -266,7 +294,6 @@ function M.stream(attempt, conn, door)
       why = "drip"
       break
     end
-    if s.finish_at and at - s.finish_at > FINISH_GRACE_S then break end
   end
   -- a last event without its blank line is an event all the same, if it is whole
   if not s.ended and why == nil then
@@ -307,7 +334,7 @@ function M.stream(attempt, conn, door)
     s.error = door.without_key(inst, s.error)
     outcome = outcomes.of_error(200, s.error)
     if outcome == "empty" then outcome = "server_error" end
-  elseif attempt.clients_deadline and at >= attempt.deadline - M.EARLY_S then
+  elseif M.clients_time_is_up(attempt, at) or (why == "timeout" and spent_on_client(s, attempt, at)) then
     outcome = "client_gone"
   elseif why == "timeout" then
     outcome = s.opened and "stalled" or "timeout_first_token"

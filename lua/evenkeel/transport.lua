@@ -134,6 +134,10 @@ function M.read_all(conn, limit, deadline)
       M.close(conn)
       return nil, "too large", size
     end
+    if now() > deadline then          -- there may always be more that needs no waiting for
+      M.close(conn)
+      return nil, "timeout", size
+    end
     local piece
     piece, why = M.read(conn, deadline)
     if not piece then break end
