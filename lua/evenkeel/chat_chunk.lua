@@ -14,12 +14,15 @@
 --     role_only  choices that say nothing yet
 --     other      an object with none of all this, such as a ping
 --   choice(k) -> index, content_s, content_e, reasoning_s, reasoning_e, finish_s, finish_e      the k-th choice, 1 <= k <= info.choices
+--   said(k) -> index, has_content, has_finish      of the k-th choice alone
 --   decode_string(data, s, e) -> the text of a range
 --
--- info is one table, and with choice() valid until the next classify: use it before yielding, while the data is there. Ranges are as in
--- string.sub, strings with their quotes; false: absent, null or of another type.
+-- info is one table, and with choice() and said() valid until the next classify: use it before yielding, while the data is there. Ranges
+-- are as in string.sub, strings with their quotes; false: absent, null or of another type.
 --   choices                        how many there are
 --   has_content, has_finish, has_usage, has_tool_calls    over all choices; any of them may come together
+--   has_other                      something is said that is no text of choice 0: a tool or function call, a refusal, audio, content in
+--                                  parts, another choice
 --   id_s/_e created_s/_e model_s/_e usage_s/_e error_s/_e
 --   index, content_s/_e, reasoning_s/_e, finish_s/_e      of the first choice; content is text for completions. An empty finish_reason
 --                                                         is none: some providers send it with every token
@@ -72,7 +75,7 @@ local M = { decode_string = json_text.decode_string }
 -- No member is ever nil: putting a key in and taking it out again costs more than the walk.
 local function new_info()
   return {
-    choices = 0, has_content = false, has_finish = false, has_usage = false, has_tool_calls = false, index = false,
+    choices = 0, has_content = false, has_finish = false, has_usage = false, has_tool_calls = false, has_other = false, index = false,
     id_s = false, id_e = false, created_s = false, created_e = false, model_s = false, model_e = false,
     usage_s = false, usage_e = false, error_s = false, error_e = false, content_s = false, content_e = false,
     reasoning_s = false, reasoning_e = false, finish_s = false, finish_e = false, words = false, at = false,
@@ -130,19 +133,32 @@ function M.choice(k)
   return choice((k - 1) * stride)
 end
 
-local function note_what_is_said(row)
-  if says(row + TOOL_CALLS) then info.has_tool_calls, info.has_content = true, true end
-  if says(row + CONTENT) or says(row + REASONING_CONTENT) or says(row + REASONING) or says(row + REFUSAL)
-    or says(row + FUNCTION_CALL) or says(row + AUDIO) then
-    info.has_content = true
-  end
+-- Is there text here, or something in its place?
+local function says_text(slot)
+  if not says(slot) then return false end
+  if not is_string(slot) then info.has_other = true end
+  return true
 end
 
+local function note_what_is_said(row)
+  local content, reasoning, same = says_text(row + CONTENT), says_text(row + REASONING_CONTENT), says_text(row + REASONING)
+  local speaks = content or reasoning or same
+  if says(row + TOOL_CALLS) then info.has_tool_calls, info.has_other, speaks = true, true, true end
+  if says(row + REFUSAL) or says(row + FUNCTION_CALL) or says(row + AUDIO) then info.has_other, speaks = true, true end
+  return speaks
+end
+
+-- @return has_content, has_finish
 local function note_choice(row)
-  note_what_is_said(row)
-  if from[row + MESSAGE] > 0 then note_what_is_said(row + OF_MESSAGE) end
-  if says(row + TEXT) then info.has_content = true end
-  if says(row + FINISH_REASON) then info.has_finish = true end
+  local speaks = note_what_is_said(row)
+  if from[row + MESSAGE] > 0 and note_what_is_said(row + OF_MESSAGE) then speaks = true end
+  if says_text(row + TEXT) then speaks = true end
+  return speaks, says(row + FINISH_REASON)
+end
+
+function M.said(k)
+  local row = (k - 1) * stride
+  return from[row + INDEX] > 0 and number(row + INDEX) or false, note_choice(row)
 end
 
 function M.classify(data, length)
@@ -157,7 +173,7 @@ function M.classify(data, length)
     return "broken", no_info
   end
   bytes = p
-  info.choices, info.has_content, info.has_finish, info.has_tool_calls = rows, false, false, false
+  info.choices, info.has_tool_calls, info.has_other = rows, false, false
   info.id_s, info.id_e = string_range(ID)
   info.model_s, info.model_e = string_range(MODEL)
   info.created_s, info.created_e = false, false
@@ -168,18 +184,24 @@ function M.classify(data, length)
   info.index, info.content_s, info.content_e, info.reasoning_s, info.reasoning_e, info.finish_s, info.finish_e = choice(0)
 
   info.error_s, info.error_e = false, false
-  note_choice(0)
+  local has_content, has_finish = note_choice(0)
+  if has_content and info.index and info.index ~= 0 then info.has_other = true end
   if rows > 1 then
-    for k = 1, rows - 1 do note_choice(k * stride) end
+    for k = 1, rows - 1 do
+      local speaks, finishes = note_choice(k * stride)
+      if speaks then has_content, info.has_other = true, true end
+      has_finish = has_finish or finishes
+    end
   end
-  if says(DATA) then info.has_content = true end
+  has_content = has_content or says(DATA)
+  info.has_content, info.has_finish = has_content, has_finish
   local kind = "other"
   if says(ERROR) then
     info.error_s, info.error_e = from[ERROR], to[ERROR]
     kind = "error"
-  elseif info.has_content then
+  elseif has_content then
     kind = "content"
-  elseif info.has_finish then
+  elseif has_finish then
     kind = "finish"
   elseif info.has_usage then
     kind = "usage"

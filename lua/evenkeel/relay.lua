@@ -6,8 +6,9 @@
 
 local ffi = require "ffi"
 local answers = require "evenkeel.answers"
+local chat_chunk = require "evenkeel.chat_chunk"
+local choices = require "evenkeel.choices"
 local clock = require "evenkeel.clock"
-local classify = require("evenkeel.chat_chunk").classify
 local cjson = require "cjson.safe"
 local meter = require "evenkeel.meter"
 local outcomes = require "evenkeel.outcome"
@@ -15,10 +16,11 @@ local sse = require "evenkeel.sse"
 local transport = require "evenkeel.transport"
 local json_text = require "evenkeel.json_text"
 
+local classify, said = chat_chunk.classify, chat_chunk.said
 local decode_string, encode_string = json_text.decode_string, json_text.encode_string
 local ngx = ngx
 local now, print, flush = clock.now, ngx.print, ngx.flush
-local min, sub, find, gsub, format = math.min, string.sub, string.find, string.gsub, string.format
+local min, max, sub, find, gsub, format = math.min, math.max, string.sub, string.find, string.gsub, string.format
 local ffi_string, buffer_of = ffi.string, require("string.buffer").new
 
 pcall(ffi.cdef, "void *memchr(const void *, int, size_t);")
@@ -143,7 +145,7 @@ local function range(data, from, to) return ffi_string(data + from - 1, to - fro
 local function differs(s, data, length, info)
   local prefix = s.identity_prefix
   if not prefix then
-    prefix = ffi_string(data, math.max(info.id_e or 0, info.created_e or 0, info.model_e or 0))
+    prefix = ffi_string(data, max(info.id_e or 0, info.created_e or 0, info.model_e or 0))
     s.identity_prefix, s.identity_bytes, s.identity_of = prefix, #prefix, {}
     for _, member in ipairs(IDENTITY) do
       local from = info[member .. "_s"]
@@ -185,9 +187,29 @@ local function spent_on_client(s, attempt, at)
   return at >= due and at - s.held_up_s < due
 end
 
+-- How many choices must come at least? A batch of prompts has n for each; one prompt may be a list of tokens.
+local function least_choices(attempt)
+  local n = max(1, attempt.call.n)
+  if attempt.kind ~= "completions" then return n end
+  local request = cjson.decode(attempt.body)
+  local prompt = type(request) == "table" and request.prompt
+  if type(prompt) ~= "table" or type(prompt[1]) == "number" then return n end
+  return n * max(1, #prompt)
+end
+
+-- What an event says of the choices that it has. @return does it only finish again what had its finish?
+local function note_choices(s, info)
+  if info.choices == 1 then return choices.note(s.choices, info.index or 0, info.has_content, info.has_finish) and not info.has_content end
+  local again = info.has_finish and not info.has_content
+  for k = 1, info.choices do
+    local index, speaks, finishes = said(k)
+    if not choices.note(s.choices, index or 0, speaks, finishes) and finishes then again = false end
+  end
+  return again
+end
+
 -- Take one event of the stream, `length` bytes at `data`, into the record `s`. What the client may see of it goes to s.out.
 local function take(s, attempt, data, length)
-  local call = attempt.call
   local kind, info = classify(data, length)
   if kind == "done" then
     s.done, s.ended = true, true
@@ -210,10 +232,16 @@ local function take(s, attempt, data, length)
     if info.has_tool_calls then s.tool_calls = true end
     if s.resumable then remember(s, data, length, info) end
   end
+  local again = info.choices > 0 and note_choices(s, info)
+  if info.has_finish or s.finish_at then
+    if not choices.finished(s.choices) then
+      s.finish_at = nil
+    elseif info.has_content or not s.finish_at then
+      s.finish_at = now()
+    end
+  end
   if info.has_finish then
-    s.finish_at = s.finish_at or now()
-    s.finishes = s.finishes + 1
-    if s.finishes > call.n and not info.has_content then return end          -- one finish per choice
+    if again then return end                    -- one finish per choice
     s.finish_reason = info.finish_s and decode_string(data, info.finish_s, info.finish_e) or s.finish_reason
     -- cut off by max_tokens or by a filter before a word was said: that is an answer, too
     if not s.opened and s.finish_reason ~= "stop" then s.opened, s.head = true, ffi_string(data, length) end
@@ -243,7 +271,9 @@ function M.stream(attempt, conn, door)
     opened = false,                         -- the first content token has come (the gate is open unless everything is buffered)
     hide_usage = call.usage ~= 1 and not call.show_usage,
     resumable = call.resume and attempt.kind == "chat" and call.n == 1 and not buffer,
-    said_content = buffer_of(), said_reasoning = buffer_of(), size = 0, bytes = 0, content = 0, finishes = 0, broken = 0,
+    said_content = buffer_of(), said_reasoning = buffer_of(), size = 0, bytes = 0, content = 0, broken = 0,
+    choices = choices.new(least_choices(attempt)),
+    finish_at = nil,                        -- when all of them had finished
     progress_at = now(), window_at = now(), window_content = 0,
     held_up_s = 0,                          -- by the client
   }
@@ -306,9 +336,11 @@ function M.stream(attempt, conn, door)
   if not s.error and (s.done or s.finish_at) and s.opened then
     open_gate(s)
     if not s.finish_at and (attempt.kind == "chat" or attempt.kind == "completions") then
-      local reason = encode_string(s.tool_calls and "tool_calls" or "stop")
-      put(s, M.chunk_head(s, attempt.kind) .. (attempt.kind == "chat" and ',"choices":[{"index":0,"delta":{},"finish_reason":'
-        or ',"choices":[{"index":0,"text":"","finish_reason":') .. reason .. "}]}")
+      local rest = (attempt.kind == "chat" and ',"delta":{}' or ',"text":""')
+        .. ',"finish_reason":' .. encode_string(s.tool_calls and "tool_calls" or "stop") .. "}]}"
+      for _, index in ipairs(choices.never_finished(s.choices)) do
+        put(s, M.chunk_head(s, attempt.kind) .. format(',"choices":[{"index":%d', index) .. rest)
+      end
     end
     put(s, "[DONE]")
     door.report(attempt, "ok", at)

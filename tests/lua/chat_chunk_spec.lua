@@ -1,7 +1,7 @@
 local cjson = require("cjson")
 local fuzz = require("support.fuzz")
 local chat_chunk = require("evenkeel.chat_chunk")
-local classify, choice, decode_string = chat_chunk.classify, chat_chunk.choice, chat_chunk.decode_string
+local classify, choice, said, decode_string = chat_chunk.classify, chat_chunk.choice, chat_chunk.said, chat_chunk.decode_string
 
 cjson.decode_invalid_numbers(false)
 
@@ -98,6 +98,25 @@ describe("chat_chunk.classify", function()
     assert.is_false(info.error_s)
   end)
 
+  for members, other in pairs {
+    ['"content":"a"'] = false, ['"content":null,"reasoning_content":"a"'] = false, ['"content":"a","reasoning":"b"'] = false,
+    ['"role":"assistant","content":"","refusal":null,"tool_calls":[]'] = false,
+    ['"refusal":"a"'] = true, ['"tool_calls":[{}]'] = true, ['"function_call":{"name":"f"}'] = true, ['"audio":{"id":"a"}'] = true,
+    ['"content":"a","refusal":"b"'] = true, ['"content":[{"text":"a"}]'] = true, ['"content":"a","reasoning":{"text":"b"}'] = true,
+  } do
+    it(("%s anything but text in %s"):format(other and "sees" or "does not see", members), function()
+      assert.equal(other, select(2, classify(delta(members))).has_other)
+    end)
+  end
+
+  it("takes the text of another choice than the first for something else", function()
+    local function has_other(choices) return select(2, classify('{"choices":[' .. choices .. "]}")).has_other end
+    assert.is_false(has_other('{"delta":{"content":"a"}}'))
+    assert.is_false(has_other('{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":""}}'))
+    assert.is_true(has_other('{"index":0,"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}'))
+    assert.is_true(has_other('{"index":1,"delta":{"content":"b"}}'))
+  end)
+
   it("keeps nothing of the chunk before", function()
     classify('{"id":"a","created":1,"model":"m","choices":[{"index":1,"delta":{"content":"a","reasoning_content":"b","tool_calls":[1]},'
       .. '"finish_reason":"stop"}],"usage":{"a":1},"error":{"a":1}}')
@@ -123,6 +142,9 @@ describe("chat_chunk.classify", function()
     local third, third_s, _, _, _, finish_s, finish_e = choice(3)
     assert.same({ 2, false, "stop" }, { third, third_s, decode_string(data, finish_s, finish_e) })
     assert.is_nil(choice(4))
+    assert.same({ 1, true, false }, { said(1) })
+    assert.same({ 0, true, false }, { said(2) })
+    assert.same({ 2, false, true }, { said(3) })
     local many = ("{},"):rep(127)
     assert.equal("role_only", (classify('{"choices":[' .. many .. "{}]}")))
     assert.equal("broken", (classify('{"choices":[' .. many .. "{},{}]}")))
