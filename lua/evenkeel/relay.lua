@@ -66,7 +66,7 @@ end
 -- Keep what was delivered, for a continuation: content and reasoning apart, each as the inside of one JSON string.
 local function remember(s, data, length, info)
   s.size = s.size + length
-  if info.has_tool_calls or s.size > MAX_RESUME_TEXT then
+  if info.has_other or s.size > MAX_RESUME_TEXT then
     s.resumable = false
     s.said_content:free()
     s.said_reasoning:free()

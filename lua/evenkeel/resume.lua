@@ -3,13 +3,15 @@
 --                (DeepSeek: `"prefix": true` and base URL …/beta; others: plain assistant-last)
 --   (b) restart  the request is made again, and what was delivered already is skipped as long as the new text agrees byte for byte
 --   (c) nobody   an in-band error event and the end of the stream, without [DONE]
--- Answers that hold tool calls, n > 1, and clients that said `x-evenkeel-resume: off` never come here.
+-- Answers that hold anything but text (tool or function calls, a refusal, audio), n > 1, and clients that said `x-evenkeel-resume: off`
+-- never come here.
 --
 -- The answer keeps one identity (id, created, model of the first attempt), one finish reason, one [DONE], and the sum of the usages.
 -- Every attempt goes through the door of its instance and holds a permit there.
 
 local budget = require "evenkeel.budget"
 local cjson = require "cjson.safe"
+local classify = require("evenkeel.chat_chunk").classify
 local clock = require "evenkeel.clock"
 local events = require "evenkeel.events"
 local json_scan = require "evenkeel.json_scan"
@@ -93,6 +95,12 @@ local function text_of(buffer)
   return decode_string(text, 1, #text)
 end
 
+-- The text of a string in an event; nil: half of a surrogate pair, which cannot be joined to anything.
+local function string_at(data, s, e)
+  if not s then return "" end
+  return (cjson.decode(sub(data, s, e)))
+end
+
 local function inside(text) return sub(encode(text), 2, -2) end
 
 local function usable(inst, at)
@@ -156,58 +164,53 @@ local function try(attempt, s, relay, candidate, prefixed, before_end)
     while true do
       local data = parser:next()
       if not data then break end
-      if data == "[DONE]" then
+      local kind, info = classify(data)
+      if kind == "done" then
         stop = "done"
         break
       end
-      local event = cjson.decode(data)
-      if type(event) ~= "table" or event.error then
+      local thought, said = string_at(data, info.reasoning_s, info.reasoning_e), string_at(data, info.content_s, info.content_e)
+      if kind == "broken" or kind == "error" or not thought or not said then
         stop = "cut"
         break
       end
-      if type(event.usage) == "table" then usage = event.usage end
-      local choice = type(event.choices) == "table" and event.choices[1]
-      local delta = choice and (type(choice.delta) == "table" and choice.delta or {})
-      if delta then
-        if type(delta.tool_calls) == "table" and next(delta.tool_calls) then
+      if info.has_usage then usage = cjson.decode(sub(data, info.usage_s, info.usage_e)) end
+      if info.has_other then
+        transport.close(conn)
+        return "diverged"
+      end
+      if thought ~= "" and not drop_reasoning then
+        if skip_reasoning then thought = skip_reasoning.feed(thought) end
+        if not thought then
           transport.close(conn)
           return "diverged"
         end
-        if type(delta.reasoning_content) == "string" and not drop_reasoning then
-          local piece = delta.reasoning_content
-          if skip_reasoning then piece = skip_reasoning.feed(piece) end
-          if not piece then
-            transport.close(conn)
-            return "diverged"
-          end
-          if piece ~= "" then
-            put_delta(s, relay, "reasoning_content", piece)
-            s.said_reasoning:put(inside(piece))
-            s.content, produced = s.content + 1, true
-          end
+        if thought ~= "" then
+          put_delta(s, relay, "reasoning_content", thought)
+          s.said_reasoning:put(inside(thought))
+          s.content, produced = s.content + 1, true
         end
-        if type(delta.content) == "string" and delta.content ~= "" then
-          if skip_reasoning and not skip_reasoning.caught_up() then
-            transport.close(conn)
-            return "diverged"
-          end
-          local piece = delta.content
-          if skip_content then piece = skip_content.feed(piece) end
-          if not piece then
-            transport.close(conn)
-            return "diverged"
-          end
-          if piece ~= "" then
-            put_delta(s, relay, "content", piece)
-            s.said_content:put(inside(piece))
-            s.content, produced = s.content + 1, true
-          end
+      end
+      if said ~= "" then
+        if skip_reasoning and not skip_reasoning.caught_up() then
+          transport.close(conn)
+          return "diverged"
         end
-        if type(choice.finish_reason) == "string" then reason = choice.finish_reason end
-        if s.max_tokens and s.content >= s.max_tokens and not reason then
-          reason, stop = "length", "done"
-          break
+        if skip_content then said = skip_content.feed(said) end
+        if not said then
+          transport.close(conn)
+          return "diverged"
         end
+        if said ~= "" then
+          put_delta(s, relay, "content", said)
+          s.said_content:put(inside(said))
+          s.content, produced = s.content + 1, true
+        end
+      end
+      if info.finish_s then reason = decode_string(data, info.finish_s, info.finish_e) end
+      if info.choices > 0 and s.max_tokens and s.content >= s.max_tokens and not reason then
+        reason, stop = "length", "done"
+        break
       end
     end
     if s.n > 0 and not relay._send(s) then

@@ -3,18 +3,18 @@ local cjson = require "cjson"
 local fake_ngx = require "support.fake_ngx"
 
 describe("a relayed stream", function()
-  local stand_in, clock, relay, sent
+  local stand_in, clock, relay, sent, resumed
 
   before_each(function()
     stand_in = fake_ngx.install()
     clock = stand_in.clock
-    sent = {}
+    sent, resumed = {}, nil
     function stand_in.print(out) sent[#sent + 1] = table.concat(out) return true end
     function stand_in.flush() return true end
     function stand_in.eof() end
     package.loaded["evenkeel.relay"] = nil
     package.loaded["evenkeel.meter"] = { tell = function() end }
-    package.loaded["evenkeel.resume"] = { continue = function() end }
+    package.loaded["evenkeel.resume"] = { continue = function(_, _, outcome) resumed = outcome end }
     package.loaded["evenkeel.transport"] = {
       -- The script of a connection: bytes, seconds of silence, and at its end false for a cut; nothing more is a whole body.
       read_range = function(conn, deadline)
@@ -214,6 +214,33 @@ describe("a relayed stream", function()
       script[#script + 1] = false
       sent = {}
       assert.equal("truncated", relayed(script).outcome)
+    end)
+  end)
+
+  describe("that is cut", function()
+    it("is continued where all of it was text", function()
+      relayed { event(choice(0, '"role":"assistant","content":""')), event(choice(0, '"reasoning_content":"hm"')), says(0, "a"), false }
+      assert.equal("truncated", resumed)
+    end)
+
+    for name, delta in pairs {
+      ["a tool call"] = '"tool_calls":[{"index":0}]', ["a function call"] = '"function_call":{"arguments":"{"}', ["a refusal"] = '"refusal":"I "',
+      audio = '"audio":{"data":"AA"}', ["content in parts"] = '"content":[{"type":"text","text":"a"}]',
+    } do
+      it("is not continued where it held " .. name, function()
+        local result = relayed { says(0, "a"), event(choice(0, delta)), false }
+        assert.is_nil(resumed)
+        assert.equal("truncated", result.outcome)
+        assert.is_true(result.broken_off)
+        assert.is_nil(result.done)
+      end)
+    end
+
+    it("is not continued where another choice than the first spoke", function()
+      relayed { says(0, "a"), says(1, "b"), false }
+      assert.is_nil(resumed)
+      relayed { event(choice(0, '"content":"a"') .. "," .. choice(1, '"content":"b"')), false }
+      assert.is_nil(resumed)
     end)
   end)
 end)

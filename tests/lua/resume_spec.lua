@@ -1,11 +1,25 @@
+local buffer = require "string.buffer"
 local cjson = require "cjson"
 local fake_ngx = require "support.fake_ngx"
 
 describe("continuing an answer:", function()
-  local resume
+  local resume, script
   setup(function()
-    fake_ngx.install()
-    for _, name in ipairs { "transport", "sse" } do package.loaded["evenkeel." .. name] = {} end     -- nothing is sent here
+    fake_ngx.install().eof = function() end
+    local inst = { name = "b", in_service = true, can = {}, keys = {}, idle_s = 5, first_token_s = 5 }
+    local stand_ins = {                          -- nothing is sent here: what comes is the test's, and there is room for it
+      transport = {
+        door = function() end, close = function() end,
+        request = function() return {}, { status = 200, headers = { ["content-type"] = "text/event-stream" } } end,
+        read = function() return table.remove(script, 1) end,
+      },
+      snapshot = { current = function() return { pools = { p = { tiers = { { instances = { inst } } } } } } end },
+      live = { view = function() return { cooldown_until = 0, breaker = "closed" } end },
+      budget = { retry = function() return true end },
+      slots = { acquire = function() return true end, release = function() end },
+      events = { add = function() end }, meter = { tell = function() end },
+    }
+    for name, module in pairs(stand_ins) do package.loaded["evenkeel." .. name] = module end
     resume = require "evenkeel.resume"
   end)
 
@@ -102,6 +116,76 @@ describe("continuing an answer:", function()
       assert.is_nil(resume.prefix_body('{"model":"m","prompt":"Hi"}', "x", true))
       assert.is_nil(resume.prefix_body('{"model":"m","messages":null}', "x", true))
       assert.is_nil(resume.prefix_body("{", "x", true))
+    end)
+  end)
+
+  describe("the rest", function()
+    local function event(choices) return 'data: {"id":"b","choices":[' .. choices .. "]}\n\n" end
+    local function delta(members) return event('{"index":0,"delta":{' .. members .. '},"finish_reason":null}') end
+    local FINISH, DONE = event '{"index":0,"delta":{},"finish_reason":"stop"}', "data: [DONE]\n\n"
+
+    -- The client has "one " already. @return what it gets besides: text, whether the answer was broken off instead of ended
+    local function continued(...)
+      script = { table.concat({ ... }) }
+      local s = { said_content = buffer.new():put("one "), said_reasoning = buffer.new(), content = 1, n = 0 }
+      local attempt = { call = { pool = "p", tier = 1 }, inst = { name = "a" }, body = '{"model":"m","messages":[]}', deadline = math.huge }
+      local text, broken_off = {}, false
+      resume.continue(attempt, s, "truncated", {
+        chunk_head = function() return '{"id":"a"' end,
+        break_off = function() broken_off = true end,
+        _put = function(_, data) text[#text + 1] = data end, _send = function() return true end,
+      })
+      local said = ""
+      for i, data in ipairs(text) do
+        if data ~= "[DONE]" then
+          local change = cjson.decode(data).choices[1].delta
+          said = said .. (change.reasoning_content or "") .. (change.content or "")
+        elseif i == #text then
+          return said, broken_off, true
+        end
+      end
+      return said, broken_off, false
+    end
+
+    it("is what the other says after what the client has", function()
+      local first, second, third = delta '"role":"assistant"', delta '"content":"one tw"', delta '"content":"o"'
+      assert.same({ "two", false, true }, { continued(first, second, third, FINISH, DONE) })
+    end)
+
+    for name, odd in pairs {
+      ["null for a choice"] = event "null", ["a number for a choice"] = event "5", ["a list for a choice"] = event '[{"index":0}]',
+      ["choices that are no list"] = 'data: {"choices":{"delta":5}}\n\n', ["null for an error"] = 'data: {"error":null,"choices":[]}\n\n',
+      ["a number for a delta"] = event '{"index":0,"delta":5}',
+      ["an empty finish reason"] = event '{"index":0,"delta":{},"finish_reason":""}',
+      ["a list for a finish reason"] = event '{"index":0,"delta":{},"finish_reason":[]}', ["a list for usage"] = 'data: {"usage":[1]}\n\n',
+      ["strings for usage"] = 'data: {"choices":[],"usage":{"prompt_tokens":"x","completion_tokens":[]}}\n\n',
+    } do
+      it("bears " .. name, function()
+        assert.same({ "two", false, true }, { continued(delta '"content":"one "', odd, delta '"content":"two"', FINISH, DONE) })
+      end)
+    end
+
+    for name, bad in pairs {
+      ["no JSON"] = "data: {\n\n", ["no object"] = "data: 5\n\n", ["an error"] = 'data: {"error":{"message":"no"}}\n\n',
+      ["half of a surrogate pair"] = delta '"content":"\\ud83d"',
+    } do
+      it("ends at what is " .. name, function()
+        assert.same({ "t", true, false }, { continued(delta '"content":"one t"', bad, delta '"content":"wo"', FINISH, DONE) })
+      end)
+    end
+
+    for name, members in pairs {
+      ["a tool call"] = '"tool_calls":[{"index":0}]', ["a function call"] = '"function_call":{"arguments":"{"}', ["a refusal"] = '"refusal":"I "',
+      audio = '"audio":{"data":"AA"}', ["content in parts"] = '"content":[{"type":"text","text":"a"}]',
+    } do
+      it("is no rest if it holds " .. name, function()
+        assert.same({ "t", true, false }, { continued(delta '"content":"one t"', delta(members), FINISH, DONE) })
+      end)
+    end
+
+    it("is no rest if another choice speaks as well", function()
+      local other = event '{"index":1,"delta":{"content":"two"}}'
+      assert.same({ "t", true, false }, { continued(delta '"content":"one t"', other, FINISH, DONE) })
     end)
   end)
 
