@@ -128,15 +128,15 @@ end
 
 --- The beginning of a chunk of our own, with the identity of the answer: everything up to (not including) its choices.
 function M.chunk_head(s, kind)
-  local head = cjson.decode(s.head or "") or {}
-  return '{"id":' .. encode_string(type(head.id) == "string" and head.id or "evenkeel")
+  local of = s.identity_of
+  return '{"id":' .. (of.id or '"evenkeel"')
     .. (kind == "chat" and ',"object":"chat.completion.chunk","created":' or ',"object":"text_completion","created":')
-    .. format("%d", tonumber(head.created) or ngx.time())
-    .. ',"model":' .. encode_string(type(head.model) == "string" and head.model or "")
+    .. (of.created or format("%d", ngx.time())) .. ',"model":' .. (of.model or '""')
 end
 
--- One answer has one id, created and model: those of its first chunk. Usually every chunk begins with the same bytes, up to and
--- including all three, and one comparison settles it.
+-- One answer has one id, created and model: those of its first chunk that has choices or an id. (Azure sends one with neither before it,
+-- of what it thinks of the prompt.) Usually every chunk begins with the same bytes, up to and including all three, and one comparison
+-- settles it.
 local IDENTITY = { "id", "created", "model" }
 
 local function range(data, from, to) return ffi_string(data + from - 1, to - from + 1) end
@@ -145,8 +145,9 @@ local function range(data, from, to) return ffi_string(data + from - 1, to - fro
 local function differs(s, data, length, info)
   local prefix = s.identity_prefix
   if not prefix then
+    if info.choices == 0 and not (info.id_s and info.id_e > info.id_s + 1) then return false end
     prefix = ffi_string(data, max(info.id_e or 0, info.created_e or 0, info.model_e or 0))
-    s.identity_prefix, s.identity_bytes, s.identity_of = prefix, #prefix, {}
+    s.identity_prefix, s.identity_bytes = prefix, #prefix
     for _, member in ipairs(IDENTITY) do
       local from = info[member .. "_s"]
       if from then s.identity_of[member] = range(data, from, info[member .. "_e"]) end
@@ -274,6 +275,7 @@ function M.stream(attempt, conn, door)
     said_content = buffer_of(), said_reasoning = buffer_of(), size = 0, bytes = 0, content = 0, broken = 0,
     choices = choices.new(least_choices(attempt)),
     finish_at = nil,                        -- when all of them had finished
+    identity_of = {},
     progress_at = now(), window_at = now(), window_content = 0,
     held_up_s = 0,                          -- by the client
   }

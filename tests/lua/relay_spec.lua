@@ -224,8 +224,9 @@ describe("a relayed stream", function()
     end)
 
     for name, delta in pairs {
-      ["a tool call"] = '"tool_calls":[{"index":0}]', ["a function call"] = '"function_call":{"arguments":"{"}', ["a refusal"] = '"refusal":"I "',
-      audio = '"audio":{"data":"AA"}', ["content in parts"] = '"content":[{"type":"text","text":"a"}]',
+      ["a tool call"] = '"tool_calls":[{"index":0}]', ["a function call"] = '"function_call":{"arguments":"{"}',
+      ["a refusal"] = '"refusal":"I "', audio = '"audio":{"data":"AA"}',
+      ["content in parts"] = '"content":[{"type":"text","text":"a"}]',
     } do
       it("is not continued where it held " .. name, function()
         local result = relayed { says(0, "a"), event(choice(0, delta)), false }
@@ -241,6 +242,37 @@ describe("a relayed stream", function()
       assert.is_nil(resumed)
       relayed { event(choice(0, '"content":"a"') .. "," .. choice(1, '"content":"b"')), false }
       assert.is_nil(resumed)
+    end)
+  end)
+
+  describe("has one identity:", function()
+    local function identities(result)
+      local of = {}
+      for i, one in ipairs(result.events) do of[i] = one.id .. " " .. one.created .. " " .. one.model end
+      return of
+    end
+
+    it("that of the first event, whatever the others say", function()
+      local other = says(0, "b"):gsub('"id":"a","created":1,"model":"m"', '"model":"n","created":2,"id":"bb"')
+      local result = relayed { says(0, "a"), other, DONE }
+      assert.same({ "a 1 m", "a 1 m", "a 1 m" }, identities(result))
+    end)
+
+    it("that of the first event with choices, where an empty one goes before", function()
+      local before = 'data: {"id":"","object":"","created":0,"model":"","choices":[],"prompt_filter_results":[{"prompt_index":0}]}\n\n'
+      local result = relayed { before, says(0, "a"), finishes(0), DONE }
+      assert.same({ " 0 ", "a 1 m", "a 1 m" }, identities(result))
+      assert.equal(before, result.text:sub(1, #before))
+    end)
+
+    it("that of an event without choices, if it has an id", function()
+      local result = relayed { 'data: {"id":"z","created":9,"model":"y","choices":[]}\n\n', says(0, "a"), finishes(0), DONE }
+      assert.same({ "z 9 y", "z 9 y", "z 9 y" }, identities(result))
+    end)
+
+    it("chunks of our own have it, too, whatever the first token is", function()
+      local result = relayed { event(choice(0, '"role":"assistant"')), (says(0, "\\ud83d"):gsub('"id":"a"', '"id":"b"')), DONE }
+      assert.same({ "a 1 m", "a 1 m", "a 1 m" }, identities(result))
     end)
   end)
 end)

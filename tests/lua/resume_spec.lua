@@ -175,8 +175,9 @@ describe("continuing an answer:", function()
     end
 
     for name, members in pairs {
-      ["a tool call"] = '"tool_calls":[{"index":0}]', ["a function call"] = '"function_call":{"arguments":"{"}', ["a refusal"] = '"refusal":"I "',
-      audio = '"audio":{"data":"AA"}', ["content in parts"] = '"content":[{"type":"text","text":"a"}]',
+      ["a tool call"] = '"tool_calls":[{"index":0}]', ["a function call"] = '"function_call":{"arguments":"{"}',
+      ["a refusal"] = '"refusal":"I "', audio = '"audio":{"data":"AA"}',
+      ["content in parts"] = '"content":[{"type":"text","text":"a"}]',
     } do
       it("is no rest if it holds " .. name, function()
         assert.same({ "t", true, false }, { continued(delta '"content":"one t"', delta(members), FINISH, DONE) })
