@@ -32,6 +32,7 @@ local M = {}
 local MAX_EVENT = 1024 * 1024 + 64 * 1024
 local MAX_BUFFER = 16 * 1024 * 1024
 local MAX_RESUME_TEXT = 4 * 1024 * 1024
+local MAX_UNOPENED = 2 * 1024 * 1024  -- what may come before the first token; more than one event of the largest size
 local FINISH_GRACE_S = 2            -- how long to wait for usage and [DONE] once the finish reason is there
 local RATE_WINDOW_S = 10            -- over which min_tokens_per_second is judged
 local SLICE, MOST_SLICED = 127, 4096  -- bytes of the strings that an event is sent in (see sse: why no strings), and up to which size
@@ -310,6 +311,10 @@ function M.stream(attempt, conn, door)
       break
     end
     if buffer and s.bytes > MAX_BUFFER then buffer = nil end          -- too much to hold back: an ordinary stream from here on
+    if not (s.opened or s.ended or buffer) and s.bytes > MAX_UNOPENED then
+      why = "too much before the first token"
+      break
+    end
     if s.opened and not s.told then
       s.told = true
       door.first_token(attempt)

@@ -275,4 +275,35 @@ describe("a relayed stream", function()
       assert.same({ "a 1 m", "a 1 m", "a 1 m" }, identities(result))
     end)
   end)
+
+  describe("before its first token", function()
+    local ROLE = event(choice(0, '"role":"assistant"'), ',"x":"' .. ("x"):rep(1000) .. '"')
+
+    local function roles(bytes)
+      local script, many = {}, ROLE:rep(20)
+      for i = 1, math.ceil(bytes / #many) do script[i] = many end
+      return script
+    end
+
+    it("may say a lot", function()
+      local script = roles(1200 * 1024)
+      script[#script + 1] = says(0, "a") .. finishes(0) .. DONE
+      assert.equal("ok", relayed(script).outcome)
+    end)
+
+    it("may not say so much that it fills the memory: somebody else is asked", function()
+      local script = roles(8 * 1024 * 1024)
+      local all = #script
+      local result = relayed(script)
+      assert.equal("bad_gateway", result.outcome)
+      assert.is_true(result.failed)
+      assert(#script > all / 2, "it was read to its end")
+      assert.equal("", result.text)
+    end)
+
+    it("nor where whole streams are held back", function()
+      local script = roles(24 * 1024 * 1024)
+      assert.equal("bad_gateway", relayed(script, { buffer = true }).outcome)
+    end)
+  end)
 end)
