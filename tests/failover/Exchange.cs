@@ -108,9 +108,13 @@ internal sealed class Exchange(Ask ask, string requestJson)
                 && message.ValueKind == JsonValueKind.String ? message.GetString()! : "");
             return;
         }
-        Ids.Add(TextOf(root, "id") ?? "");
-        Models.Add(TextOf(root, "model") ?? "");
-        Createds.Add(root.TryGetProperty("created", out var created) && created.TryGetInt64(out var at) ? at : -1);
+        // A chunk with neither an id nor choices, such as Azure's of the prompt, has no identity to keep.
+        if (TextOf(root, "id") != "" || !root.TryGetProperty("choices", out var any) || any.ValueKind != JsonValueKind.Array || any.GetArrayLength() > 0)
+        {
+            Ids.Add(TextOf(root, "id") ?? "");
+            Models.Add(TextOf(root, "model") ?? "");
+            Createds.Add(root.TryGetProperty("created", out var created) && created.TryGetInt64(out var at) ? at : -1);
+        }
         if (root.TryGetProperty("usage", out var usage) && usage.ValueKind == JsonValueKind.Object)
         {
             Usages.Add(new Usage(Number(usage, "prompt_tokens"), Number(usage, "completion_tokens"), Number(usage, "total_tokens")));

@@ -46,6 +46,15 @@ internal static partial class Further
         {
             Setting = Setting.Pair.Simulating("fallback", settings => settings with { TextSeed = 7 }) with { BufferStreams = true },
         }];
+        foreach (var (what, delta) in new[] { ("a function call", "{\"function_call\":{\"arguments\":\"{\"}}"), ("a refusal", "{\"refusal\":\"I \"}") })
+        {
+            var piece = Event(5, "{\"index\":0,\"delta\":" + delta + ",\"finish_reason\":null}");
+            yield return [Stream($"cut, and the answer held {what}", "the error event, no [DONE]; 1 try", [Primary($"{piece}+{Cut}")],
+                e => new Judge(e).BrokenOff(Expected.For(e.First).Text).TriesInAllAtMost(1))];
+            yield return [Stream($"cut, and the others say {what}", "the error event, no [DONE]", [Primary(Cut), new("fallback", piece)],
+                e => new Judge(e).BrokenOff(Expected.For(e.First).Text))];
+        }
+        yield return [Stream("cut, and the next one's choices are null", "whole", [Primary(Cut), new("fallback", Event(50, "null"))], e => new Judge(e).Whole())];
         yield return [.. new[] { "self-hosted", "" }.Select((provider, i) =>
             Stream(i == 0 ? "cut, max_tokens 50, continued by a prefix" : "cut, max_tokens 50, continued by a new start", "50 words, finish_reason length", [Primary(Cut)],
                 e => new Judge(e).Whole(e.First, Expected.For(e.First, tokens: 50) with { FinishReason = "length" })) with

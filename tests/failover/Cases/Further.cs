@@ -182,6 +182,14 @@ internal static partial class Further
         yield return [Stream("n = 2, cut in the middle", "whole or a clean error event; never continued by a prefix", [Primary("cut_after_tokens=40")],
             e => WholeOrBrokenOff(e, new Expected { Choices = 2 })) with { Setting = Prefixing, Play = stage => stage.AskAsync(new Ask { Extra = new() { ["n"] = 2 } }) }];
 
+        // Choice 1 has said all at once; choice 0 goes on for longer than an end is waited for.
+        var second = Event(3, "{\"index\":1,\"delta\":{\"content\":\"short\"},\"finish_reason\":\"stop\"}");
+        yield return [Stream("two choices, one finished long before the other", "two whole choices", [Primary($"{second}+slow_drip=5+answer;tokens=15")],
+            e => new Judge(e).WholeFrom("primary", e.First, new Expected { Choices = 2 })
+                .Must(e.First.Text == Expected.For(e.First, tokens: 15).Text, "the first choice is not whole"))];
+        yield return [Stream("two choices, one finished, the other cut", "the error event, no [DONE]", [Primary($"{second}+cut_after_tokens=10")],
+            e => new Judge(e).Must(e.First is { Dones: 0, Errors.Count: 1, Break: null }, Judge.Outcome(e.First)).TriesInAllAtMost(1))];
+
         yield return [Stream("usage chunk with empty choices, asked for", "whole, usage once", [Primary("usage_chunk=on")],
             e => new Judge(e).WholeFrom("primary").UsageOf(e.Tries("primary"))) with { Play = AskUsage }];
         yield return [Stream("usage chunk with empty choices, not asked for", "whole, no such chunk", [Primary("usage_chunk=on")],
@@ -191,6 +199,9 @@ internal static partial class Further
         yield return [Stream("no finish_reason", "whole, one finish_reason", [Primary("no_finish_reason")], e => new Judge(e).Whole())];
         yield return [Stream("two finish_reasons", "whole, one finish_reason", [Primary("double_finish")], e => new Judge(e).Whole())];
         yield return [Stream("[DONE] twice", "whole, one [DONE]", [Primary("double_done")], e => new Judge(e).Whole())];
+        yield return [Stream("a first chunk without id, model and choices (Azure's way)", "whole, one id and model",
+            [Primary(Event(1, "", "{\"id\":\"\",\"object\":\"\",\"created\":0,\"model\":\"\",\"prompt_filter_results\":[],\"choices\":[]}"))],
+            e => new Judge(e).Whole().Must(!e.First.Ids.Contains("") && !e.First.Models.Contains(""), "all chunks are as nameless as the first"))];
         yield return [Stream("another id in every chunk", "whole, one id", [Primary("unstable_id")], e => new Judge(e).Whole())];
 
         static Task AskUsage(Stage stage) => stage.AskAsync(new Ask { IncludeUsage = true });
@@ -199,6 +210,10 @@ internal static partial class Further
             .Must(Wholeness.Defects(e.First, expected).Count == 0 || Wholeness.IsCleanError(e.First), Judge.Outcome(e.First))
             .Conduct(e.AllTries.All(entry => entry.Prefill is null), "continued by a prefix");
     }
+
+    /// <summary>One event more, before the one of this number: with these choices, or with this text.</summary>
+    private static string Event(int number, string choices, string? text = null) => $"broken_event_at={number};text=" + Uri.EscapeDataString(
+        text ?? "{\"id\":\"chatcmpl-more\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"more\",\"choices\":[" + choices + "]}");
 
     private static Setting Prefixing => Setting.Pair.WithAll(member => member with { Capabilities = ["prefix_completion"] });
 
