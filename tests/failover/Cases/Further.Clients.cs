@@ -42,6 +42,25 @@ internal static partial class Further
             Play = stage => stage.AskAsync(new Ask { Headers = [("x-request-timeout", "1")] }),
             AsksNode = true,
         }];
+        yield return [Json("client's own deadline of 1 s, blank lines and no answer", "an error in ≤ 2 s; 1 try; nothing counts against the instance",
+            [Primary("blank_lines_before_json=forever")],
+            e => new Judge(e).GatewaysError(e.First, 408, 502, 503, 504).Within(e.First, 2000).TriesInAllAtMost(1).NothingAgainst("primary")) with
+        {
+            Play = stage => stage.AskAsync(new Ask(false) { Headers = [("x-request-timeout", "1")] }),
+            AsksNode = true,
+        }];
+        yield return [Json("a client of no patience, a hundred times, and then another", "the other one is answered", [Primary("delay=300")],
+            e => new Judge(e).WholeFrom("primary", e.Last)) with
+        {
+            Play = async stage =>
+            {
+                for (var turn = 0; turn < 5; turn++)
+                {
+                    await Task.WhenAll(Enumerable.Range(0, 20).Select(_ => stage.AskAsync(new Ask(false) { Headers = [("x-request-timeout", "0.05")] })));
+                }
+                await stage.AskAsync(false);
+            },
+        }];
         yield return [.. Both("client's own deadline of 1 s, Retry-After: 2", "whole from the fallback in ≤ 1.5 s", [Primary("status=429;retry_after=2")],
             e => new Judge(e).WholeFrom("fallback").Within(e.First, 1500).TriesExactly("primary", 1)).Select(one => one with
             {
