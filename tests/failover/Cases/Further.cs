@@ -139,8 +139,8 @@ internal static partial class Further
         var delimited = $"http10_close+keepalive_comments={time.Ms(120_000)}";
         yield return [Stream("the same, delimited by the close of the connection", $"whole from the fallback in ≤ {budget / 1000.0} s; 1 try", [Primary(delimited)],
             e => FromFallback(e, 1).Within(e.First, budget))];
-        yield return [Json("a JSON body byte by byte (total: 12 s)", $"whole from the fallback in ≤ {budget / 1000.0} s; 1 try",
-            [Primary($"split_bytes=1;gap_ms={time.Ms(1000)};level=wire")], e => FromFallback(e, 1).Within(e.First, budget)) with { Setting = Total(12) }];
+        yield return [Json("the same, as blank lines before JSON (total: 12 s)", $"whole from the fallback in ≤ {budget / 1000.0} s; 1 try",
+            [Primary($"http10_close+blank_lines_before_json={time.Ms(120_000)}")], e => FromFallback(e, 1).Within(e.First, budget)) with { Setting = Total(12) }];
         yield return [Stream("role-only first chunk, then silence", $"whole from the fallback in ≤ {budget / 1000.0} s; 1 try", [Primary("role_only_then_silence=forever")],
             e => FromFallback(e, 1).Within(e.First, budget))];
         yield return [Stream("role-only first chunk, then comments", $"whole from the fallback in ≤ {budget / 1000.0} s; 1 try", [Primary("role_only_then_silence=forever;keepalive_ms=100")],
