@@ -227,14 +227,22 @@ local function fail(attempt, outcome, words)
   return errors.send(status, outcome, "instance " .. attempt.inst.name .. ": " .. outcome .. (words and " (" .. attempt.words .. ")" or ""))
 end
 
+-- A head that the edge has no room for would be a failure of ours.
+local MAX_CONTENT_TYPE = 256
+
+local function content_type(attempt, given)
+  if not given or #given > MAX_CONTENT_TYPE then return "application/json" end
+  return without_key(attempt.inst, given)
+end
+
 -- The provider's own answer, unchanged but for our key.
-local function pass_on(attempt, outcome, status, content_type, body)
+local function pass_on(attempt, outcome, status, given_type, body)
   attempt.passed_on = true
   report(attempt, outcome, now())
   ngx.status = status
   local header = ngx.header
   header["x-ek-outcome"] = outcome
-  header["Content-Type"] = content_type and without_key(attempt.inst, content_type) or "application/json"
+  header["Content-Type"] = content_type(attempt, given_type)
   header["Content-Length"] = #body
   ngx.print(body)
   return ngx.exit(ngx.HTTP_OK)
@@ -305,14 +313,15 @@ local function json_answer(attempt, conn, head)
   local verdict
   verdict, attempt.usage = relay.judge_json(body, attempt.kind)
   attempt.answered, attempt.bytes = verdict == "ok" or verdict == "empty", #body
-  if verdict ~= "ok" then body = without_key(attempt.inst, body) end
   if verdict == "error" then
+    if #body > MAX_ERROR_BODY then return fail(attempt, "bad_gateway", "an error of " .. #body .. " bytes") end
+    body = without_key(attempt.inst, body)
     local outcome = outcomes.of_error(200, body)
     if outcomes.RETRYABLE[outcome] then return fail(attempt, outcome, sub(body, 1, 200)) end
     if outcome == "context_length" and not attempt.call.last then return fail(attempt, outcome) end
     return pass_on(attempt, outcome, 400, head.headers["content-type"], body)
   elseif verdict == "broken" then
-    return fail(attempt, "bad_gateway", "the answer is not JSON: " .. sub(body, 1, 100))
+    return fail(attempt, "bad_gateway", "the answer is not JSON: " .. sub(without_key(attempt.inst, sub(body, 1, MAX_ERROR_BODY)), 1, 100))
   elseif verdict == "empty" then
     return fail(attempt, "empty", "the answer has no content")
   end
@@ -321,7 +330,7 @@ local function json_answer(attempt, conn, head)
   report(attempt, "ok", at)
   watch_rate_limit_headers(attempt, head.headers)
   local header = ngx.header
-  header["Content-Type"] = head.headers["content-type"] or "application/json"
+  header["Content-Type"] = content_type(attempt, head.headers["content-type"])
   header["Content-Length"] = #body
   ngx.print(body)
   ngx.eof()
@@ -422,8 +431,8 @@ function perform(attempt)
   if head.status ~= 200 then return error_answer(attempt, conn, head) end
   attempt.answered = true
 
-  local content_type = head.headers["content-type"] or ""
-  if stream and find(content_type, "event-stream", 1, true) or (stream and not find(content_type, "json", 1, true)) then
+  local given_type = head.headers["content-type"] or ""
+  if stream and find(given_type, "event-stream", 1, true) or (stream and not find(given_type, "json", 1, true)) then
     watch_rate_limit_headers(attempt, head.headers)
     return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report, keep = keep, first_token = first_token,
       without_key = without_key })

@@ -31,7 +31,7 @@ local function share_key(key)
     k = share_of(worker, key)
     share_keys[key] = k
     known = known + 1
-    dict:rpush(list_of(worker), key)
+    if dict:get(k) == nil then dict:rpush(list_of(worker), key) end       -- else it was listed before it was forgotten here
   end
   return k
 end

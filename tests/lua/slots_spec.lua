@@ -115,6 +115,18 @@ describe("slots", function()
     end)
   end)
 
+  it("lists a key once, however many others come between", function()
+    for _ = 1, 3 do
+      for key = 1, 50001 do
+        slots.acquire("f:" .. key, 1)
+        slots.release("f:" .. key)
+      end
+    end
+    local listed = 0
+    while dict:lpop("sk:1") do listed = listed + 1 end
+    assert.equal(50001, listed)
+  end)
+
   it("counts right through any life of several workers", function()
     math.randomseed(11)
     local keys, workers, held = { "f:a", "f:b", "q:chat" }, {}, {}

@@ -105,6 +105,8 @@ internal static partial class Further
 
     private static IEnumerable<Case[]> Dressed()
     {
+        yield return [Json("a Content-Type of 9,000 bytes", "whole from the primary; 1 try", [Primary("content_type=application/json" + new string('x', 9000))],
+            e => new Judge(e).WholeFrom("primary").TriesInAllAtMost(1))];
         yield return Both("200 with {\"error\": …}", "whole from the fallback", [Primary("error_json_200")], e => FromFallback(e, 2));
         yield return [Stream("200, the first event is an error", "whole from the fallback", [Primary("error_event_first")], e => FromFallback(e, 2))];
         yield return [Stream("200, the first event is an error, then [DONE]", "whole from the fallback", [Primary("error_event_first;done=true")], e => FromFallback(e, 2))];
