@@ -14,7 +14,8 @@
 --     shape.lone_surrogate                               after a walk: a \u escape that is half a pair stands here (1-based), 0: none
 --
 -- A tree is a table {key = node, …} for an object, {[1] = node} for an array, and a node is {id, object = tree, array = tree}: the field's
--- number (from 2 on) and what to look for in it. The array marked `rows = true` counts its elements: fields inside it are noted per row.
+-- number (from 2 on) and what to look for in it. The array marked `rows = true` counts its elements: fields inside it are noted per row, of
+-- its first MAX_ROWS elements; those that follow are checked, and otherwise as if they were not there.
 -- A key that is looked for may stand there only once, however it is escaped.
 
 local ffi = require("ffi")
@@ -371,9 +372,12 @@ function M.walk(shape, text, max_depth, text_bytes)
             state = VALUE
             field = element[context]
             if context == rows_context then
-              if rows >= MAX_ROWS then return nil, "too many elements", i end
-              rows, row = rows + 1, row + stride
-              fill(from + row, stride * 4)
+              if rows >= MAX_ROWS then
+                field = 0 -- there is no more room to note anything: this one is only checked
+              else
+                rows, row = rows + 1, row + stride
+                fill(from + row, stride * 4)
+              end
             end
           end
         elseif c == 93 + 32 * band(context, 1) then

@@ -132,7 +132,7 @@ describe("chat_chunk.classify", function()
     nothing_but(0, "broken", "{")
   end)
 
-  it("gives every choice of a chunk that holds several, and refuses more than 128", function()
+  it("gives every choice of a chunk that holds several, the first 128 of more", function()
     local data = '{"choices":[{"index":1,"delta":{"content":"one"}},{"delta":{"content":"two"},"index":0},'
       .. '{"index":2,"finish_reason":"stop"}]}'
     local _, info = classify(data)
@@ -145,9 +145,16 @@ describe("chat_chunk.classify", function()
     assert.same({ 1, true, false }, { said(1) })
     assert.same({ 0, true, false }, { said(2) })
     assert.same({ 2, false, true }, { said(3) })
-    local many = ("{},"):rep(127)
-    assert.equal("role_only", (classify('{"choices":[' .. many .. "{}]}")))
-    assert.equal("broken", (classify('{"choices":[' .. many .. "{},{}]}")))
+    local many = {}
+    for i = 1, 300 do many[i] = ('{"index":%d,"text":"t%d","finish_reason":"stop"}'):format(i - 1, i) end
+    local whole = '{"choices":[' .. table.concat(many, ",") .. '],"usage":{"total_tokens":7}}'
+    local kind, of_many = classify(whole)
+    assert.same({ "content", 128, true }, { kind, of_many.choices, of_many.has_usage })
+    assert.equal('{"total_tokens":7}', whole:sub(of_many.usage_s, of_many.usage_e))
+    local last, last_s, last_e = choice(128)
+    assert.same({ 127, "t128" }, { last, decode_string(whole, last_s, last_e) })
+    assert.is_nil(choice(129))
+    assert.equal("broken", (classify((whole:gsub('"t300"', "t300")))))
   end)
 
   it("decodes every escape, and half a pair as the replacement character", function()

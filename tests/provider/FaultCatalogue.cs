@@ -159,8 +159,8 @@ internal static class FaultCatalogue
                 plan.ToolName = values.Text("name");
                 plan.ToolArguments = values.Text("arguments") ?? plan.ToolArguments;
             }),
-        new("choices", ["n"], "this many choices whatever n the request asks",
-            (plan, values) => plan.Choices = Math.Clamp(values.Int("n", 2), 1, 16)),
+        new("choices", ["n"], "this many choices (at most 256) whatever n the request asks",
+            (plan, values) => plan.Choices = Math.Clamp(values.Int("n", 2), 1, 256)),
         new("finish_reason", ["reason"], "another finish_reason (length, content_filter, insufficient_system_resource …)",
             (plan, values) => plan.FinishReason = values.Text("reason") ?? "length"),
         new("usage_chunk", ["mode"], "mode=off | on (own chunk with empty choices, asked or not; also: empty_choices) | inline (with the finish_reason)",
