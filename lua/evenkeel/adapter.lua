@@ -11,6 +11,7 @@ local breaker = require "evenkeel.breaker"
 local clock = require "evenkeel.clock"
 local events = require "evenkeel.events"
 local errors = require "evenkeel.errors"
+local handover = require "evenkeel.handover"
 local json_scan = require "evenkeel.json_scan"
 local live = require "evenkeel.live"
 local meter = require "evenkeel.meter"
@@ -242,8 +243,10 @@ local function pass_on(attempt, outcome, status, given_type, body)
   ngx.status = status
   local header = ngx.header
   header["x-ek-outcome"] = outcome
-  header["Content-Type"] = content_type(attempt, given_type)
+  local told_type = content_type(attempt, given_type)
+  header["Content-Type"] = told_type
   header["Content-Length"] = #body
+  if status == 413 then handover.leave(attempt.call.ref, told_type, body) end
   ngx.print(body)
   return ngx.exit(ngx.HTTP_OK)
 end

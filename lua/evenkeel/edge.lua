@@ -19,6 +19,7 @@ local degradation = require "evenkeel.degradation"
 local errors = require "evenkeel.errors"
 local events = require "evenkeel.events"
 local escalation = require "evenkeel.escalation"
+local handover = require "evenkeel.handover"
 local json_scan = require "evenkeel.json_scan"
 local limits = require "evenkeel.limits"
 local live = require "evenkeel.live"
@@ -479,6 +480,17 @@ function M.fallback()
   req.lost = answers.give(req, var)
 end
 
+-- A provider's 413, in its own words.
+local function say_what_provider_said(var)
+  local content_type, body = handover.take(var.pid .. "," .. var.ek_ref)
+  if not body then return errors.send(413, "request_too_large", "The provider finds this request too large.") end
+  local header = ngx.header
+  header["Content-Type"] = content_type
+  header["Content-Length"] = #body
+  ngx.print(body)
+  return ngx.exit(ngx.HTTP_OK)
+end
+
 --- Errors that nginx itself raised, in OpenAI's shape.
 local REFUSED = {
   [400] = { "bad_request", "The request is not valid HTTP, or its headers are too large." },
@@ -493,6 +505,7 @@ local REFUSED = {
 
 function M.refused()
   local status = ngx.status
+  if status == 413 and ngx.var.upstream_http_x_ek_outcome then return say_what_provider_said(ngx.var) end
   local known = REFUSED[status]
   if status == 494 then status = 400 end
   if known then return errors.send(status, known[1], known[2]) end

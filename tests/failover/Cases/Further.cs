@@ -271,8 +271,10 @@ internal static partial class Further
         yield return Both("408", "whole; ≤ 2 tries", [Primary("status=408")], e => new Judge(e).Whole().TriesAtMost("primary", 2));
         yield return Both("529 overloaded", "whole from the fallback; ≤ 6 tries, ≤ 4 in 3 s", [Primary("status=529")],
             e => new Judge(e).WholeFrom("fallback").TriesInAllAtMost(6).TriesWithinAtMost("primary", 4, 3));
-        yield return Both("413 too large", "the provider's error, unchanged; 1 try, no fallback", [Primary("status=413")],
-            e => new Judge(e).ProvidersError(413, "request_too_large").TriesExactly("primary", 1).TriesExactly("fallback", 0));
+        // Not our own code for this status, and a request that is not forgotten with what it holds.
+        yield return [.. Both("413 too large", "the provider's error, unchanged; 1 try, no fallback; nothing stays in flight", [Primary("status=413;body=too_many_images")],
+            e => new Judge(e).ProvidersError(413, "too_many_images").TriesExactly("primary", 1).TriesExactly("fallback", 0).NothingAgainst("primary"))
+            .Select(one => one with { AsksNode = true })];
         yield return Both("422 invalid parameters", "the provider's error, unchanged; 1 try, no fallback", [Primary("status=422")],
             e => new Judge(e).ProvidersError(422, "invalid_parameters").TriesExactly("primary", 1).TriesExactly("fallback", 0));
         yield return In(Setting.Lone, Both("400 context_length_exceeded and no next tier", "the provider's error; 1 try", [Primary("status=400;body=context_length_exceeded")],
