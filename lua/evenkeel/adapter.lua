@@ -109,6 +109,17 @@ local function tell_limit(inst, at)
   if news then events.add("limit_" .. news, inst.name, { limit = limit, max_connections = inst.max_connections }) end
 end
 
+-- One attempt is one success for the breaker, however often it is told.
+local function succeeded(attempt, at)
+  if attempt.succeeded then return end
+  attempt.succeeded = true
+  local inst = attempt.inst
+  if breaker.success(ngx.shared.evenkeel_state, inst.keys.breaker, inst.breaker, at, attempt.started) then
+    events.add("breaker_closed", inst.name, { outcome = "ok" })
+    live.touch(inst)
+  end
+end
+
 --- Feed breaker, cooldown, limit and latency with what became of an attempt. Once per attempt.
 local function report(attempt, outcome, at)
   if attempt.reported then return end
@@ -121,13 +132,10 @@ local function report(attempt, outcome, at)
     return
   end
   local inst, dict = attempt.inst, ngx.shared.evenkeel_state
-  local cfg, k = inst.breaker, inst.keys
+  local k = inst.keys
   if outcome == "ok" then
     if attempt.latency_s then live.observe(inst, attempt.call.stream and "stream" or "json", attempt.latency_s, at) end
-    if breaker.success(dict, k.breaker, cfg, at, attempt.started) then
-      events.add("breaker_closed", inst.name, { outcome = outcome })
-      live.touch(inst)
-    end
+    succeeded(attempt, at)
     if live.unblock(inst, at) then events.add("unblocked", inst.name, { outcome = outcome }) end
     if live.view(inst, at).refused then             -- lately: there is something to forgive or to learn
       live.forgive(inst, attempt.started)
@@ -141,7 +149,7 @@ local function report(attempt, outcome, at)
       if attempt.call.stream and outcome == "stalled" then waited_s = min(waited_s, inst.idle_s) end
       live.observe(inst, attempt.call.stream and "stream" or "json", waited_s, at)
     end
-    local opened, why = breaker.failure(dict, k.breaker, cfg, at, attempt.started)
+    local opened, why = breaker.failure(dict, k.breaker, inst.breaker, at, attempt.started)
     if opened then
       -- nobody there to connect to: the first probe that gets through is news (see recovery_probes)
       if outcome == "bad_gateway" then dict:set(k.probe, "bad", PROBE_HOLDS_S) end
@@ -166,12 +174,9 @@ local function first_token(attempt)
   waiting.over(attempt)
   local inst = attempt.inst
   local at = now()
-  if not attempt.kind or live.view(inst, at).breaker ~= "half_open" then return end
-  if breaker.success(ngx.shared.evenkeel_state, inst.keys.breaker, inst.breaker, at, attempt.started) then
-    events.add("breaker_closed", inst.name, { outcome = "ok" })
-    live.touch(inst)
-  end
+  if attempt.kind and live.view(inst, at).breaker == "half_open" then succeeded(attempt, at) end
 end
+M._first_token = first_token
 
 -- Some providers repeat the key in their errors: neither clients nor incidents shall read it. (A shorter one is a dummy and a word.)
 local LEAST_KEY = 8

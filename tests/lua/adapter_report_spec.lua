@@ -109,6 +109,20 @@ describe("an attempt that is reported", function()
     assert.equal("breaker_opened breaker_closed", told())
   end)
 
+  it("as ok counts once for the breaker, although its first token has told of it already", function()
+    local first_token = require("evenkeel.adapter")._first_token
+    for _ = 1, 3 do reported("server_error") end
+    clock:pass(30)
+    for i = 1, 2 do
+      assert.equal("half_open", view().breaker)
+      local one = attempt()
+      first_token(one)
+      if i == 1 then assert.equal("half_open", view().breaker) end
+      report(one, "ok", clock.now_s)
+    end
+    assert.equal("closed", view().breaker)
+  end)
+
   it("does not close the breaker if it began before the trials", function()
     local old = attempt()
     local older = attempt()
