@@ -280,6 +280,14 @@ end
 
 local perform
 
+-- Was the provider asked for a name that the client made up? That is so in a pool for any model ("*"), unless instance or tier name one.
+local function is_clients_model(attempt)
+  local call = attempt.call
+  if attempt.model or not call.model_s then return false end
+  local snapshot = snapshots.current()
+  return snapshot.models[json_scan.decode_string(attempt.body, call.model_s, call.model_e)] == nil
+end
+
 local function error_answer(attempt, conn, head)
   local status = head.status
   local body = without_key(attempt.inst, transport.read_all(conn, MAX_ERROR_BODY, now() + ERROR_BODY_WAIT_S) or "")
@@ -287,7 +295,7 @@ local function error_answer(attempt, conn, head)
   attempt.retry_after_s = outcomes.retry_after_s(head.headers["retry-after"], ngx.now(), ngx.parse_http_time)
   watch_rate_limit_headers(attempt, head.headers)
   if status < 400 then return fail(attempt, "bad_gateway", "answered " .. status .. " (redirects are not followed)") end
-  local outcome = outcomes.of_error(status, body)
+  local outcome = outcomes.of_error(status, body, status == 404 and is_clients_model(attempt))
   attempt.hopeless = status == 404              -- it will not know the model a moment later, either
   if outcomes.RETRYABLE[outcome] and not attempt.look then
     return fail(attempt, outcome, "HTTP " .. status .. " " .. sub(body, 1, 200))
@@ -324,7 +332,7 @@ local function json_answer(attempt, conn, head)
   if verdict == "error" then
     if #body > MAX_ERROR_BODY then return fail(attempt, "bad_gateway", "an error of " .. #body .. " bytes") end
     body = without_key(attempt.inst, body)
-    local outcome = outcomes.of_error(200, body)
+    local outcome = outcomes.of_error(200, body, is_clients_model(attempt))
     if outcomes.RETRYABLE[outcome] then return fail(attempt, outcome, sub(body, 1, 200)) end
     if outcome == "context_length" and not attempt.call.last then return fail(attempt, outcome) end
     return pass_on(attempt, outcome, 400, head.headers["content-type"], body)

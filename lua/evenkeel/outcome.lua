@@ -49,8 +49,9 @@ end
 --- What a provider's error answer means.
 --- @param status HTTP status, >= 400 (or 200 with an error body)
 --- @param body its body or the part of it that was read
+--- @param clients_model whether the provider was asked for a model that only the client has named
 --- @return outcome
-function M.of_error(status, body)
+function M.of_error(status, body, clients_model)
   local decoded = type(body) == "string" and cjson.decode(body)
   local err = type(decoded) == "table" and decoded.error or nil
   if type(err) == "string" then err = { message = err } end
@@ -78,7 +79,8 @@ function M.of_error(status, body)
   if status == 403 and (says_filtered(words) or contains(text, "moderation", "flagged")) then return "content_filter" end
   if status == 401 or status == 403 then return "auth" end
   if status == 402 then return "quota" end
-  if status == 404 then return "server_error" end     -- the pool knows the model, so it is this instance that is set up wrong
+  -- a model that the pool knows is there: it is this instance that is set up wrong
+  if status == 404 then return clients_model and "client_error" or "server_error" end
   if status == 408 then return "server_error" end
   if status >= 500 then return "server_error" end
   if says_too_long(words, text) then return "context_length" end

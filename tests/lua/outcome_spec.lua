@@ -71,6 +71,15 @@ describe("an error answer is", function()
     it(("%s: %d %s"):format(case[3], case[1], case[2]), function() assert.equal(case[3], outcome.of_error(case[1], case[2])) end)
   end
 
+  it("the client's, when it is of a model that only the client has named", function()
+    local body = err '"message":"The model `x` does not exist","code":"model_not_found"'
+    assert.equal("client_error", outcome.of_error(404, body, true))
+    assert.equal("client_error", outcome.of_error(200, err '"message":"no","code":404', true))
+    for _, status in ipairs { 401, 402, 408, 429, 500 } do
+      assert.equal(outcome.of_error(status, body), outcome.of_error(status, body, true))
+    end
+  end)
+
   it("found without a body, too", function()
     assert.equal("server_error", outcome.of_error(503, nil))
     assert.equal("empty", outcome.of_error(200, nil))
