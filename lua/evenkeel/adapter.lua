@@ -271,11 +271,10 @@ end
 -- Few vendors know no stream_options and refuse the request for it. Then their usage is not to be had: they are not asked again for it.
 local NO_USAGE_HOLDS_S = 86400
 
-local function minds_our_question(attempt, status, body)
+-- Does it? The words of a refusal may be the client's own: only an answer to the same request without the question proves it (see perform).
+local function may_mind_our_question(attempt, status, body)
   if not attempt.asks_usage or (status ~= 400 and status ~= 422) then return false end
-  if not find(body, "stream_options", 1, true) and not find(body, "include_usage", 1, true) then return false end
-  ngx.shared.evenkeel_state:set(attempt.inst.keys.no_usage, true, NO_USAGE_HOLDS_S)
-  return true
+  return find(body, "stream_options", 1, true) ~= nil or find(body, "include_usage", 1, true) ~= nil
 end
 
 local perform
@@ -291,7 +290,10 @@ end
 local function error_answer(attempt, conn, head)
   local status = head.status
   local body = without_key(attempt.inst, transport.read_all(conn, MAX_ERROR_BODY, now() + ERROR_BODY_WAIT_S) or "")
-  if minds_our_question(attempt, status, body) then return perform(attempt) end
+  if may_mind_our_question(attempt, status, body) then
+    attempt.question_dropped = true
+    return perform(attempt)
+  end
   attempt.retry_after_s = outcomes.retry_after_s(head.headers["retry-after"], ngx.now(), ngx.parse_http_time)
   watch_rate_limit_headers(attempt, head.headers)
   if status < 400 then return fail(attempt, "bad_gateway", "answered " .. status .. " (redirects are not followed)") end
@@ -436,7 +438,8 @@ function perform(attempt)
   local stream = call.stream
   local pieces, length
   if attempt.body then
-    attempt.asks_usage = stream and call.usage ~= 1 and not ngx.shared.evenkeel_state:get(inst.keys.no_usage)
+    attempt.asks_usage = stream and call.usage ~= 1 and not attempt.question_dropped
+      and not ngx.shared.evenkeel_state:get(inst.keys.no_usage)
     pieces, length = body_pieces(attempt.body, call, attempt.model, attempt.asks_usage)
   end
   local conn, head, outcome, words = transport.request(inst, attempt.method, attempt.path, pieces, length, attempt)
@@ -446,6 +449,7 @@ function perform(attempt)
   end
   if head.status ~= 200 then return error_answer(attempt, conn, head) end
   attempt.answered = true
+  if attempt.question_dropped then ngx.shared.evenkeel_state:set(inst.keys.no_usage, true, NO_USAGE_HOLDS_S) end
 
   local given_type = head.headers["content-type"] or ""
   if stream and find(given_type, "event-stream", 1, true) or (stream and not find(given_type, "json", 1, true)) then
