@@ -39,33 +39,35 @@ local PROBE_HOLDS_S = 10          -- the result of a recovery probe says nothing
 
 -- ------------------------------------------------------------------------------------------------------------ the request
 
-local CALL = "^(%d+),(%d+),(%d),(%d),(%d),(%d),(%d+),(%d),(%d),(%d+),(%d+),(%d+),(%d+),(%d+),(%d),(%d+),([^,]+),(%d+),([^,]*),"
+local CALL = "^(%d+),(%d+),(%d),(%d),(%d),(%d),(%d+),(%d),(%d),(%d),(%d+),(%d+),(%d+),(%d+),(%d+),(%d),(%d),(%d+),([^,]+),(%d+),([^,]*),"
   .. "(%d+,%d+),([^,]+),(.*)$"
 
 --- What is known of a request: from the edge (see its call_header), or by scanning the body of somebody who knocked directly.
+--- @return call, or nil and why. A header that is not understood is a fault of ours: whoever was taken for a direct knock because of it
+---   would be charged for nothing and have no deadline.
 local function read_call(header, body)
   if header then
-    local model_s, model_e, stream, last, resume, buffer, n, tools, usage, options_s, options_e, close,
-      messages_s, messages_e, keep, deadline_ms, pool, tier, client, ref, id, model_name = match(header, CALL)
-    if model_s then
-      return {
-        model_s = tonumber(model_s), model_e = tonumber(model_e), stream = stream == "1", last = last == "1",
-        resume = resume == "1", buffer = buffer == "1",
-        n = tonumber(n), tools = tools == "1", usage = tonumber(usage), options_s = tonumber(options_s), options_e = tonumber(options_e),
-        close = tonumber(close),
-        messages_s = tonumber(messages_s), messages_e = tonumber(messages_e), keep = keep == "1",
-        deadline = deadline_ms ~= "0" and tonumber(deadline_ms) / 1000 or nil,
-        pool = pool, tier = tonumber(tier), client = client ~= "" and client or nil,
-        ref = ref, id = id, model = model_name ~= "" and model_name or nil,
-      }
-    end
+    local model_s, model_e, stream, last, resume, buffer, n, tools, stop, usage, options_s, options_e, close,
+      messages_s, messages_e, keep, until_first, deadline_ms, pool, tier, client, ref, id, model_name = match(header, CALL)
+    if not model_s then return nil, "the edge's words are not understood: " .. header end
+    return {
+      model_s = tonumber(model_s), model_e = tonumber(model_e), stream = stream == "1", last = last == "1",
+      resume = resume == "1", buffer = buffer == "1",
+      n = tonumber(n), tools = tools == "1", stop = stop == "1",
+      usage = tonumber(usage), options_s = tonumber(options_s), options_e = tonumber(options_e),
+      close = tonumber(close),
+      messages_s = tonumber(messages_s), messages_e = tonumber(messages_e), keep = keep == "1",
+      until_first = until_first == "1", deadline = deadline_ms ~= "0" and tonumber(deadline_ms) / 1000 or nil,
+      pool = pool, tier = tonumber(tier), client = client ~= "" and client or nil,
+      ref = ref, id = id, model = model_name ~= "" and model_name or nil,
+    }
   end
   local info, message = json_scan.scan(body)
   if not info then return nil, message end
   if not info.model then return nil, "the request must name a model" end
   return {
     model_s = info.model_s, model_e = info.model_e, stream = info.stream == true, last = true, resume = false, n = info.n or 1,
-    tools = info.tools or false, usage = info.include_usage and 1 or (info.stream_options_s and 2 or 0),
+    tools = info.tools or false, stop = info.stop or false, usage = info.include_usage and 1 or (info.stream_options_s and 2 or 0),
     options_s = info.stream_options_s or 0, options_e = info.stream_options_e or 0, close = info.body_close,
   }
 end
@@ -142,6 +144,9 @@ local function report(attempt, outcome, at)
       live.bore(inst, slots.count(k.in_flight), at)
       tell_limit(inst, at)
     end
+  elseif outcome == "empty" and attempt.answered and attempt.call.stop then
+    -- the client's own stop words may have left nothing of an answer: no evidence either way
+    return
   elseif outcomes.FAILURES[outcome] then
     if outcome == "timeout_first_token" or outcome == "stalled" then
       -- the silence is what was slow, not all that had been told before it
@@ -169,11 +174,15 @@ local function report(attempt, outcome, at)
 end
 M.report = report
 
--- A trial has shown what it was for with its first token; waiting for the end of a long answer would keep a recovered instance out.
+-- A trial has shown what it was for with its first token; waiting for the end of a long answer would keep a recovered instance out. And a
+-- client that set a time for the first token only has got it in time.
 local function first_token(attempt)
   waiting.over(attempt)
   local inst = attempt.inst
   local at = now()
+  if attempt.call.until_first and attempt.clients_deadline then
+    attempt.deadline, attempt.clients_deadline = attempt.started + inst.total_s, nil
+  end
   if attempt.kind and live.view(inst, at).breaker == "half_open" then succeeded(attempt, at) end
 end
 M._first_token = first_token
@@ -404,6 +413,11 @@ function M.serve()
     local body = request_body.read()
     local given = var.http_x_ek_call
     local call, why = read_call(given, body)
+    if not call and given then
+      ngx.ctx.attempt = nil                         -- it never began
+      ngx.log(ngx.ERR, why)
+      return errors.send(500, "internal_error", "The gateway could not handle this request.")
+    end
     if not call then return pass_on(attempt, "client_error", 400, nil, errors.body(400, "invalid_json", why)) end
     attempt.call = call
     if call.deadline and call.deadline < attempt.deadline then attempt.deadline, attempt.clients_deadline = call.deadline, true end

@@ -83,11 +83,18 @@ local function list_models(snapshot, client, one)
   return ngx.exit(ngx.HTTP_OK)
 end
 
--- The client's own deadline, from the headers that the common SDKs send, in seconds.
-local function deadline_s(var)
-  local given = tonumber(var.http_x_request_timeout or var.http_x_stainless_timeout)
+local function seconds(text)
+  local given = tonumber(text)
   if given and given > 0 and given < 86400 then return given end
   return nil
+end
+
+-- The client's own deadline in seconds, and whether it is for the beginning of the answer only: the common SDKs send what bounds their
+-- wait for the head (JavaScript) or for each next piece (Python), so a stream that has begun may take longer.
+local function deadline_s(var)
+  local whole = var.http_x_request_timeout
+  if whole then return seconds(whole), false end
+  return seconds(var.http_x_stainless_timeout), true
 end
 
 local function int(flag) return flag and 1 or 0 end
@@ -98,12 +105,14 @@ local function call_header(req, last, model)
   local i = req.scan
   return concat({
     i.model_s, i.model_e, int(req.stream), int(last), int(req.resume), int(req.pool.stream_buffer == "full"), i.n or 1,
-    int(i.tools), req.usage,
+    int(i.tools), int(i.stop), req.usage,
     i.stream_options_s or 0, i.stream_options_e or 0, i.body_close, i.messages_s or 0, i.messages_e or 0, int(req.keep),
-    ceil((req.deadline or 0) * 1000), req.pool.name, req.tier, req.client and req.client.name or "",
+    int(req.until_first), ceil((req.deadline or 0) * 1000), req.pool.name, req.tier, req.client and req.client.name or "",
     ngx.worker.pid(), req.ref, req.id, model or "",
   }, ",")
 end
+
+M._call_header = call_header
 
 local function enter_tier(req, var, tier)
   req.tier = tier
@@ -149,9 +158,9 @@ function M.access()
 
   local body = request_body.read()
   local arrived = meter.clock_s()
-  local info, message = json_scan.scan(body)
+  local info, message, _, member = json_scan.scan(body)
   if not info then
-    return errors.send(400, "invalid_json", "The request body is not usable: " .. message .. ".")
+    return errors.send(400, "invalid_json", "The request body is not usable: " .. message .. ".", member)
   end
   local model = info.model
   if not model then
@@ -171,12 +180,13 @@ function M.access()
     permit, refused = limits.admit(client, info, #body, at)
     if refused then return limits.refuse(refused) end
   end
-  local given = deadline_s(var)
+  local given, until_first = deadline_s(var)
   local stream = info.stream == true and kind ~= "embeddings"
   local req = {
     id = id, snapshot = snapshot, pool = pool, kind = kind, stream = stream, latency_kind = stream and "stream" or "json",
     client = client, permit = permit, model = model, started = at, arrived = arrived,
     deadline = given and at + given or nil,
+    until_first = until_first and stream and pool.stream_buffer ~= "full",     -- of a stream that is held back the first is the last
     attempts = 0, hops = 0, scan = info,
     usage = info.include_usage and 1 or (info.stream_options_s and 2 or 0),
     resume = stream and var.http_x_evenkeel_resume ~= "off",

@@ -3,7 +3,8 @@
 -- Promises: the whole body is checked (RFC 8259 grammar, UTF-8, depth), so no instance is blamed for a client's mistake; a key that
 -- the gateway acts on may stand there only once, however it is escaped; every other byte reaches the provider as it was sent.
 --
---   scan(body, max_depth = 128) -> info | nil, message, offset    offset and all ranges are 1-based, as in string.sub
+--   scan(body, max_depth = 128) -> info | nil, message, offset, member    offset and all ranges are 1-based, as in string.sub;
+--                                                                         member: whose value is wrong, nil when it is the JSON
 --   splice(body, info, model) -> prefix, encoded model, suffix     put together they are the body with another model name
 --   encode_string(text) -> JSON string
 --   decode_string(body, s, e) -> text of the JSON string body[s..e]
@@ -11,11 +12,12 @@
 -- info (a fresh table; nil stands for a member that is absent or null):
 --   model, model_s, model_e              the name, and the range of its value with the quotes
 --   stream                               true | false
---   n, max_tokens                        numbers; max_completion_tokens goes before max_tokens
+--   n                                    1 … 128, a whole number
+--   max_tokens                           a number; max_completion_tokens goes before max_tokens
 --   stream_options_s/_e, include_usage   range of the object; true | false
 --   messages_s/_e, last_message_s/_e     range of the array, and of its last element (nil when empty)
 --   user_s/_e                            range of the string
---   tools, response_format               true when given; an empty array of tools (or of the older functions) is none
+--   tools, response_format, stop         true when given; an empty array of tools (or of the older functions) is none
 --   body_close, empty                    offset of the final '}'; whether a member put in before it needs no comma
 
 local json_text = require("evenkeel.json_text")
@@ -27,7 +29,8 @@ local sub, byte, tonumber = string.sub, string.byte, tonumber
 local M = { encode_string = encode_string, decode_string = decode_string }
 
 local MODEL, STREAM, N, MESSAGES, LAST_MESSAGE, TOOLS, TOOL, FUNCTIONS, FUNCTION = 2, 3, 4, 5, 6, 7, 8, 9, 10
-local USER, MAX_TOKENS, MAX_COMPLETION_TOKENS, RESPONSE_FORMAT, STREAM_OPTIONS, INCLUDE_USAGE = 11, 12, 13, 14, 15, 16
+local USER, MAX_TOKENS, MAX_COMPLETION_TOKENS, RESPONSE_FORMAT, STREAM_OPTIONS, INCLUDE_USAGE, STOP = 11, 12, 13, 14, 15, 16, 17
+local MOST_CHOICES = 128 -- as for OpenAI
 
 local shape = json_walk.shape({
   model = { MODEL },
@@ -40,6 +43,7 @@ local shape = json_walk.shape({
   max_tokens = { MAX_TOKENS },
   max_completion_tokens = { MAX_COMPLETION_TOKENS },
   response_format = { RESPONSE_FORMAT },
+  stop = { STOP },
   stream_options = { STREAM_OPTIONS, object = { include_usage = { INCLUDE_USAGE } } },
 })
 local from, to = shape.from, shape.to
@@ -52,7 +56,8 @@ local function first_byte(body, field)
 end
 
 local function wrong(field, what)
-  return nil, shape.names[field] .. " must be " .. what, from[field]
+  local name = shape.names[field]
+  return nil, name .. " must be " .. what, from[field], name
 end
 
 local function number(body, field)
@@ -80,7 +85,7 @@ function M.scan(body, max_depth)
     model = nil, model_s = nil, model_e = nil, stream = nil, n = nil, max_tokens = nil,
     stream_options_s = nil, stream_options_e = nil, include_usage = nil,
     messages_s = nil, messages_e = nil, last_message_s = nil, last_message_e = nil,
-    user_s = nil, user_e = nil, tools = nil, response_format = nil,
+    user_s = nil, user_e = nil, tools = nil, response_format = nil, stop = nil,
     body_close = to[TOP], empty = byte(body, last) == OPEN_BRACE,
   }
   if from[MODEL] > 0 then
@@ -114,7 +119,7 @@ function M.scan(body, max_depth)
   end
 
   local n, max_tokens, max_completion_tokens = number(body, N), number(body, MAX_TOKENS), number(body, MAX_COMPLETION_TOKENS)
-  if n == false then return wrong(N, "a number") end
+  if n == false or n and (n < 1 or n > MOST_CHOICES or n % 1 ~= 0) then return wrong(N, "a whole number from 1 to " .. MOST_CHOICES) end
   if max_tokens == false then return wrong(MAX_TOKENS, "a number") end
   if max_completion_tokens == false then return wrong(MAX_COMPLETION_TOKENS, "a number") end
   info.n, info.max_tokens = n, max_completion_tokens or max_tokens
@@ -123,6 +128,7 @@ function M.scan(body, max_depth)
   local d = first_byte(body, FUNCTIONS)
   if (c and (c ~= OPEN_BRACKET or from[TOOL] > 0)) or (d and (d ~= OPEN_BRACKET or from[FUNCTION] > 0)) then info.tools = true end
   if first_byte(body, RESPONSE_FORMAT) then info.response_format = true end
+  if first_byte(body, STOP) then info.stop = true end
   return info
 end
 

@@ -123,6 +123,13 @@ describe("an attempt that is reported", function()
     assert.equal("closed", view().breaker)
   end)
 
+  it("as empty says nothing about the instance when the client's own stop words may be why", function()
+    for _ = 1, 5 do reported("empty", { answered = true, call = { stream = true, stop = true } }) end
+    assert.same({}, dict:keys())
+    reported("empty", { answered = true, call = { stream = true, stop = false } })
+    assert.equal(1, failures())
+  end)
+
   it("does not close the breaker if it began before the trials", function()
     local old = attempt()
     local older = attempt()

@@ -37,6 +37,18 @@ describe("json_scan.scan", function()
     assert.equal(3, scan("{ } ").body_close)
   end)
 
+  it("takes a whole number of choices, however it is written", function()
+    for text, n in pairs { ["1"] = 1, ["128"] = 128, ["2.0"] = 2, ["1e1"] = 10 } do
+      assert.equal(n, scan('{"n":' .. text .. "}").n)
+    end
+  end)
+
+  it("sees the client's own stop words, at the top only", function()
+    assert.is_true(scan('{"stop":["a"]}').stop)
+    assert.is_true(scan('{"stop":"a"}').stop)
+    assert.is_nil(scan('{"metadata":{"stop":"a"},"messages":[{"stop":1}],"stop":null}').stop)
+  end)
+
   it("takes no tools from an empty list, and tools from the older functions", function()
     assert.is_nil(scan('{"tools":[ ]}').tools)
     assert.is_true(scan('{"functions":[{}],"tools":[]}').tools)
@@ -81,8 +93,16 @@ describe("json_scan.scan", function()
     { '{"stream_options":{"include_usage":true,"include_usage":false}}', "stream_options.include_usage stands there twice" },
     { '{"model":1}', "model must be a string", 10 },
     { '{"model":null}', "model must be a string" },
-    { '{"stream":"true"}', "stream must be true or false" },
-    { '{"n":"2"}', "n must be a number" },
+    { '{"stream":"true"}', "stream must be true or false", 11, "stream" },
+    { '{"n":"2"}', "n must be a whole number from 1 to 128", 6, "n" },
+    { '{"n":true}', "n must be a whole number from 1 to 128", 6, "n" },
+    { '{"n":-1}', "n must be a whole number from 1 to 128", 6, "n" },
+    { '{"n":0}', "n must be a whole number from 1 to 128", 6, "n" },
+    { '{"n":-0}', "n must be a whole number from 1 to 128", 6, "n" },
+    { '{"n":1.5}', "n must be a whole number from 1 to 128", 6, "n" },
+    { '{"n":129}', "n must be a whole number from 1 to 128", 6, "n" },
+    { '{"n":1e15}', "n must be a whole number from 1 to 128", 6, "n" },
+    { '{"n":1e400}', "n must be a whole number from 1 to 128", 6, "n" },
     { '{"max_tokens":[]}', "max_tokens must be a number" },
     { '{"messages":{}}', "messages must be an array" },
     { '{"stream_options":true}', "stream_options must be an object" },
@@ -139,9 +159,10 @@ describe("json_scan.scan", function()
   }
   for _, case in ipairs(refused) do
     it("refuses " .. ("%q"):format(case[1]):gsub("%z", "\\0") .. ": " .. case[2], function()
-      local info, words, at = scan(case[1])
+      local info, words, at, member = scan(case[1])
       assert.is_nil(info)
       assert.equal(case[2], words)
+      if case[4] or not words:find(" must be ", 1, true) then assert.equal(case[4], member) end
       assert.is_true(at >= 1 and at <= #case[1] + 1)
       if case[3] then assert.equal(case[3], at) end
     end)

@@ -19,7 +19,7 @@ internal static partial class Further
     }
 
     private static IEnumerable<IEnumerable<Case>> Groups(TimeScale time) =>
-        [.. Connections(), .. Dressed(), .. Waiting(time), .. Kinds(time), .. Shapes(), .. Statuses(), .. Continued(time), .. Clients(time), .. NobodyLeft()];
+        [.. Connections(), .. Dressed(), .. Waiting(time), .. Kinds(time), .. Shapes(), .. Statuses(), .. Continued(time), .. Clients(time), .. NobodyLeft(), .. Wishes()];
 
     // ---- how cases are written
 
