@@ -469,7 +469,7 @@ function perform(attempt)
   if stream and find(given_type, "event-stream", 1, true) or (stream and not find(given_type, "json", 1, true)) then
     watch_rate_limit_headers(attempt, head.headers)
     return relay.stream(attempt, conn, { fail = fail, pass_on = pass_on, report = report, keep = keep, first_token = first_token,
-      without_key = without_key })
+      without_key = without_key, is_clients_model = is_clients_model })
   end
   return json_answer(attempt, conn, head)
 end

@@ -262,7 +262,7 @@ local function drips(s, inst, at)
   return false
 end
 
---- Relay an SSE answer. @param door {fail, pass_on, report, keep, first_token, without_key} of the adapter
+--- Relay an SSE answer. @param door {fail, pass_on, report, keep, first_token, without_key, is_clients_model} of the adapter
 function M.stream(attempt, conn, door)
   local inst, call = attempt.inst, attempt.call
   local parser = sse.new(MAX_EVENT)
@@ -371,7 +371,7 @@ function M.stream(attempt, conn, door)
   local outcome
   if s.error then
     s.error = door.without_key(inst, s.error)
-    outcome = outcomes.of_error(200, s.error)
+    outcome = outcomes.of_error(200, s.error, door.is_clients_model(attempt))
     if outcome == "empty" then outcome = "server_error" end
   elseif M.clients_time_is_up(attempt, at) or (why == "timeout" and spent_on_client(s, attempt, at)) then
     outcome = "client_gone"

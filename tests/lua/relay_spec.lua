@@ -51,7 +51,7 @@ describe("a relayed stream", function()
     relay.stream(attempt, { reader = { ready = function() return false end }, script = script }, {
       fail = function(_, outcome, words) result.outcome, result.words, result.failed = outcome, words, true end,
       report = function(_, outcome) result.outcome = outcome end,
-      first_token = function() end, without_key = function(_, text) return text end,
+      first_token = function() end, without_key = function(_, text) return text end, is_clients_model = function() return false end,
       keep = function(_, answer) result.kept = answer end,
     })
     result.text, result.events = table.concat(sent), {}
