@@ -14,7 +14,7 @@ chmod 755 "$scratch"
 export GIT_CONFIG_GLOBAL=$scratch/gitconfig
 printf '[safe]\n\tdirectory = *\n' >"$GIT_CONFIG_GLOBAL"
 evenkeel=$root/evenkeel
-groups=(words refusals stack revival backup neighbours configuration interruption clone)
+groups=(words refusals stack revival backup restore neighbours configuration interruption clone)
 bad=0
 
 take_down() {
@@ -303,6 +303,149 @@ group_backup() {
   promise 'and is what it was' test "$(revision_of "$state")" = "$revision"
   run "$evenkeel" down --purge --yes --state "$state"
   promise 'and down still leaves no process' left_nothing
+}
+
+what_counts() { # DIRECTORY: what a restore replaces and nobody can make again, as digests; which cluster it is shows by its password
+  ( cd "$1" && sha256sum -- stack.env admin-token node-token control-plane/secret.key control-plane/secret.key.previous postgres/password 2>&1 )
+}
+unchanged() { [[ $(what_counts "$state") == "$before" ]] || { output+=$'\n'"$before"$'\n--\n'"$(what_counts "$state")"; return 1; }; }
+kept() { [[ $(what_counts "$state/before-restore") == "$before" ]] || { output+=$'\n'"$before"$'\n--\n'"$(what_counts "$state/before-restore")"; return 1; }; }
+nothing_lost() { # every file of before is in place or beside, as it was
+  local digest found
+  found=$(find "$state/" \( -name stack.env -o -name '*-token' -o -name 'secret.key*' -o -path '*/postgres/password' \) -type f -exec sha256sum {} +)
+  while read -r digest _; do [[ ${#digest} == 64 && $found == *"$digest"* ]] || { output+=$'\n'"$before"$'\n--\n'"$found"; return 1; }; done <<<"$before"
+}
+owned_as_ever() { # nobody but the user of the parts has or reads what was moved
+  local foreign
+  foreign=$(find "$state"/{postgres,before-restore,stack.env,admin-token,node-token,control-plane/secret.key} \( ! -user "$(stat -Lc %U "$state/")" -o -perm /027 ! -name stack.env ! -type d \) -ls)
+  [[ -z $foreign && $(stat -c %a "$state/before-restore") == 700 ]] || { output+=$'\n'$foreign; return 1; }
+}
+all_well() { "$evenkeel" status --state "$state" 2>&1 | grep -q 'acknowledged by all workers'; }
+nothing_half_done() { [[ -z $(compgen -G "$state/restore.*") && ! -e $state/before-restore.new ]]; }
+no_other_process() { [[ $(processes_of "$state/restore.new") == '' ]]; }
+
+cut_backup() { # FROM TO: a good tar of a database that ends in its middle
+  local parts=$scratch/replaced/parts names
+  mkdir "$parts"; tar -xf "$1" -C "$parts"; mapfile -t names < <(tar -tf "$1")
+  truncate -s "$(( $(stat -c %s "$parts/database.dump") / 2 ))" "$parts/database.dump"
+  tar -cf "$2" -C "$parts" "${names[@]}"; rm -rf "$parts"
+}
+
+stumbling_mv() { # NAME GLOB fail|hang: a PATH whose mv does not do the renames with GLOB in "FROM TO", in programs
+  programs=$scratch/replaced/$1
+  mkdir "$programs"
+  cat >"$programs/mv" <<END
+#!/bin/bash
+case "\$*" in $2) [[ $3 == hang ]] || exit 1; : >"$programs/reached"; exec sleep 60 ;; esac
+exec /usr/bin/mv "\$@"
+END
+  chmod 777 "$programs"; chmod 755 "$programs/mv"
+}
+programs=''
+
+killed_when() { # FILE COMMAND…: it and what it runs is killed as soon as FILE is there; what it has left running stays
+  local file=$1 launcher; shift
+  set -m; "$@" >"$scratch/killed.log" 2>&1 </dev/null & launcher=$!; set +m
+  within 90 test -e "$file"; code=$?
+  kill -KILL -- "-$launcher"; wait "$launcher" 2>/dev/null
+  output=$(cat "$scratch/killed.log")
+  (( code == 0 ))
+}
+
+group_restore() {
+  local file=$scratch/replaced/good.tar cut=$scratch/replaced/cut.tar before revision at tries=0
+  mkdir "$scratch/replaced"
+  stack restored
+  promise 'a stack to be replaced comes up' worked_saying 'is up'
+  run "$evenkeel" backup --state "$state" "$file"
+  cut_backup "$file" "$cut"
+  run "$evenkeel" rotate-secret-key --state "$state"
+  promise 'its key is newer than its backup' worked_saying 'have the new key'
+  run "$evenkeel" restore --state "$state" --force --undo
+  promise 'before any restore there is nothing to undo' failed_saying 'nothing to be put back'
+  before=$(what_counts "$state") revision=$(revision_of "$state")
+  run "$evenkeel" restore --state "$state" --force "$cut"
+  promise 'a database that ends in its middle is not restored' failed_saying 'the database could not be restored' 'nothing was replaced'
+  promise 'in one sentence' one_sentence
+  promise 'and keys, tokens and cluster are what they were' unchanged
+  run "$evenkeel" restore --state "$state" --force "$cut"
+  promise 'a second try is told the same' failed_saying 'nothing was replaced'
+  promise 'and keys, tokens and cluster are what they were' unchanged
+  promise 'while the stack goes on' all_well
+  promise 'and nothing else runs' no_other_process
+
+  promise 'a restore that is killed' killed_when "$state/restore.new/postgres/data/postmaster.pid" "$evenkeel" restore --state "$state" --force "$file"
+  promise 'has changed nothing' unchanged
+  run "$evenkeel" up --state "$state"
+  promise 'to the next up the stack is up as ever' worked_saying 'already up'
+  promise 'and nothing is left of the restore' nothing_half_done
+  promise 'nor runs' no_other_process
+
+  for at in 'before-restore.new/admin-token' '/restore.swap/admin-token ' 'before-restore.new '; do
+    stumbling_mv "fail-$(( ++tries ))" "*'$at'*" fail
+    run env PATH="$programs:$PATH" "$evenkeel" restore --state "$state" --force "$file"
+    promise "a rename that fails ($at) ends the restore" failed_saying 'nothing was replaced' 'could not be'
+    promise 'and all is put back' unchanged
+    promise 'and nothing is left half-done' nothing_half_done
+  done
+  run "$evenkeel" up --state "$state"
+  promise 'up brings up what was there' worked_saying 'is up'
+  promise 'with its revision' test "$(revision_of "$state")" = "$revision"
+
+  run "$evenkeel" restore --state "$state" --force "$file"
+  promise 'a restore that succeeds says where it keeps what was there before' worked_saying "$state/before-restore"
+  promise 'which is all that belongs together' kept
+  promise 'for nobody else to read' owned_as_ever
+  promise 'and it leaves nothing running' no_process_of "$state"
+  run "$evenkeel" restore --state "$state" --force "$cut"
+  promise 'a later one that fails leaves it alone' kept
+  run "$evenkeel" restore --state "$state" --undo
+  promise 'undo puts back what was there before' worked_saying './evenkeel up'
+  promise 'all of it' unchanged
+  promise 'and keeps what it replaced' test -s "$state/before-restore/control-plane/secret.key"
+  run "$evenkeel" up --state "$state"
+  promise 'up brings it up' worked_saying 'is up'
+  promise 'with its revision' test "$(revision_of "$state")" = "$revision"
+
+  run "$evenkeel" restore --state "$state" --undo
+  promise 'what runs is not replaced without --force by undo either' failed_saying --force
+
+  # With some, with all taken away; with some in place; with all but the last step done.
+  for at in 'before-restore.new/admin-token' '/restore.swap' '/restore.swap/admin-token ' 'before-restore.new '; do
+    stumbling_mv "kill-$(( ++tries ))" "*'$at'*" hang
+    promise "a restore that is killed as it renames ($at)" \
+      killed_when "$programs/reached" env PATH="$programs:$PATH" "$evenkeel" restore --state "$state" --force "$file"
+    promise 'has lost nothing' nothing_lost
+    run "$evenkeel" status --state "$state"
+    promise 'status tells of it' failed_saying 'restore' './evenkeel up'
+    run "$evenkeel" down --state "$state"
+    promise 'the next command finishes it' worked_saying 'finished'
+    promise 'and what was there before is kept' kept
+    promise 'and nothing is left half-done' nothing_half_done
+    run "$evenkeel" restore --state "$state" --undo
+    promise 'or undone' unchanged
+  done
+  stumbling_mv stuck "*'/restore.swap/admin-token '*|*/restore.swap/stack.env" fail
+  run env PATH="$programs:$PATH" "$evenkeel" restore --state "$state" --force "$file"
+  promise 'where neither way goes on, it says where everything is, and the way out' \
+    failed_saying 'neither be moved nor moved back' "$state/before-restore.new" "$state/restore.swap" './evenkeel up finishes it'
+  promise 'and it has lost nothing' nothing_lost
+  run "$evenkeel" down --state "$state"
+  promise 'which is a way out' kept
+  run "$evenkeel" restore --state "$state" --undo
+  promise 'and back' unchanged
+  run "$evenkeel" up --state "$state"
+  promise 'after all that, up brings it up' worked_saying 'is up'
+  promise 'with its revision' test "$(revision_of "$state")" = "$revision"
+  run "$evenkeel" down --purge --yes --state "$state"
+  promise 'and down leaves no process and no file' left_nothing
+
+  run "$evenkeel" restore --state "$state" "$cut"
+  promise 'into an empty directory, too, a failed restore puts nothing' failed_saying 'nothing was replaced'
+  run "$evenkeel" restore --state "$state" "$file"
+  promise 'and the next one needs no force' worked_saying './evenkeel up'
+  promise 'and has nothing to keep' test ! -e "$state/before-restore"
+  run "$evenkeel" down --purge --yes --state "$state"
 }
 
 group_neighbours() {
