@@ -393,7 +393,7 @@ group_restore() {
   promise 'with its revision' test "$(revision_of "$state")" = "$revision"
 
   run "$evenkeel" restore --state "$state" --force "$file"
-  promise 'a restore that succeeds says where it keeps what was there before' worked_saying "$state/before-restore"
+  promise 'a restore that succeeds says where it keeps what was there before' worked_saying "$state/before-restore" 'restore --undo'
   promise 'which is all that belongs together' kept
   promise 'for nobody else to read' owned_as_ever
   promise 'and it leaves nothing running' no_process_of "$state"
