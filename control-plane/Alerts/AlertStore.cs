@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Dapper;
 using Evenkeel.Config;
+using Evenkeel.Database;
 using Npgsql;
 
 namespace Evenkeel.Alerts;
@@ -46,7 +47,7 @@ public sealed class AlertStore(NpgsqlDataSource database)
             ClearSince = a.ClearSince,
             Value = a.Value,
             Worst = a.Worst,
-            Cause = a.Cause is { Length: > 200 } long_ ? long_[..200] : a.Cause,
+            Cause = a.Cause is null ? null : KeptText.Of(a.Cause, 200),
             SeenAt = a.SeenAt,
             ToldAt = a.ToldAt,
             ResolveToldAt = a.ResolveToldAt,

@@ -1,5 +1,6 @@
 using System.Text;
 using System.Text.Json;
+using Evenkeel.Database;
 
 namespace Evenkeel.Ghosts;
 
@@ -18,15 +19,15 @@ public sealed class AnswerReader
     public bool Line(string line, int ms)
     {
         if (!line.StartsWith("data:", StringComparison.Ordinal)) return true;
-        var data = line.AsMemory(5).Trim();
-        if (data.Span.SequenceEqual("[DONE]"))
+        var data = line[5..].Trim();
+        if (data == "[DONE]")
         {
             answer = answer with { Outcome = "ok", Words = "" };
             return false;
         }
         try
         {
-            using var chunk = JsonDocument.Parse(data);
+            using var chunk = JsonDocument.Parse(KeptText.OfJson(data));
             return Take(chunk.RootElement, "delta", ms);
         }
         catch (JsonException)
@@ -41,7 +42,7 @@ public sealed class AnswerReader
         answer = answer with { Outcome = "bad_gateway", Words = "the answer is not a completion" };
         try
         {
-            using var completion = JsonDocument.Parse(body);
+            using var completion = JsonDocument.Parse(KeptText.OfJson(body));
             if (completion.RootElement.ValueKind == JsonValueKind.Object && completion.RootElement.TryGetProperty("choices", out _))
             {
                 answer = answer with { Outcome = "ok", Words = "" };
@@ -58,7 +59,7 @@ public sealed class AnswerReader
     public GhostAnswer Answer(int ms) => answer with { Content = content.ToString(), TotalMs = ms };
 
     /// <summary>An answer that was none. Outcome null: it did not get as far as the instance.</summary>
-    public static GhostAnswer Failed(string? outcome, string words, int ms) => new() { Outcome = outcome, Words = Short(words), TotalMs = ms };
+    public static GhostAnswer Failed(string? outcome, string words, int ms) => new() { Outcome = outcome, Words = KeptText.Of(words, MostWords), TotalMs = ms };
 
     private bool Take(JsonElement root, string part, int ms)
     {
@@ -67,7 +68,7 @@ public sealed class AnswerReader
         {
             // A stream that broke off ends with stream_truncated or the like.
             var code = Text(error, "code") is { Length: > 7 and <= 48 } told && told.StartsWith("stream_", StringComparison.Ordinal) ? told[7..] : "server_error";
-            answer = answer with { Outcome = code, Words = Short(Text(error, "message") ?? "") };
+            answer = answer with { Outcome = code, Words = KeptText.Of(Text(error, "message") ?? "", MostWords) };
             return false;
         }
         if (root.TryGetProperty("usage", out var usage) && usage.ValueKind == JsonValueKind.Object)
@@ -90,12 +91,6 @@ public sealed class AnswerReader
             FirstTokenMs = answer.FirstTokenMs ?? (text is { Length: > 0 } || thinks || calls ? ms : null),
         };
         return true;
-    }
-
-    private static string Short(string words)
-    {
-        var clean = words.Replace('\0', ' ');
-        return clean.Length <= MostWords ? clean : clean[..MostWords];
     }
 
     private static string? Text(JsonElement of, string key) =>

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using Evenkeel.Database;
 using Evenkeel.Nodes;
 using Evenkeel.Publishing;
 
@@ -35,11 +36,11 @@ public sealed class SampleDrain(SampleStore store, NodeStore nodes, NodeAdmin ad
         await store.PruneAsync(desired.Document, cancel);
     }
 
-    private static JsonObject? Parse(string body)
+    internal static JsonObject? Parse(string body)
     {
         try
         {
-            var request = JsonNode.Parse(body) as JsonObject;
+            var request = JsonNode.Parse(KeptText.OfJson(body)) as JsonObject;
             _ = request?.Count;   // duplicate names are found only when it is looked into
             return request;
         }

@@ -137,7 +137,7 @@ public sealed class HealthStore(NpgsqlDataSource database, DatabaseState databas
             outcome.State.Since,
             outcome.State.Consecutive,
             outcome.Result.Outcome,
-            Words = outcome.Result.Words.Replace('\0', ' '),
+            Words = KeptText.Of(outcome.Result.Words),
             Kind = ConfigJson.Word(outcome.Kind),
             outcome.LatencyMs,
             outcome.Node,

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Evenkeel.Config;
+using Evenkeel.Database;
 
 namespace Evenkeel.Health;
 
@@ -69,8 +70,7 @@ public static class Probe
         if (status == 200) return kind == ProbeKind.Balance ? JudgeBalance(answer.Body) : new ProbeResult(ProbeVerdict.Good, "ok");
         if (answer.Outcome is null) return ProbeResult.NotTold($"the node answers {status}");
 
-        var words = $"{status} {answer.Body}";
-        words = words.Length <= WordsMax ? words : words[..WordsMax];
+        var words = KeptText.Of($"{status} {answer.Body}", WordsMax);
         if (kind != ProbeKind.Completion && status is 404 or 405 or 501) return new ProbeResult(ProbeVerdict.Neutral, answer.Outcome, words, Missing: true);
         return answer.Outcome switch
         {
@@ -84,7 +84,7 @@ public static class Probe
     {
         try
         {
-            using var balance = JsonDocument.Parse(body);
+            using var balance = JsonDocument.Parse(KeptText.OfJson(body));
             if (balance.RootElement is { ValueKind: JsonValueKind.Object } root && root.TryGetProperty("is_available", out var available) && available.ValueKind == JsonValueKind.False)
                 return new ProbeResult(ProbeVerdict.Bad, "quota", "the account is empty");
         }

@@ -8,6 +8,7 @@ using System.Text.Json;
 using Evenkeel.Auth;
 using Evenkeel.Clients;
 using Evenkeel.Config;
+using Evenkeel.Database;
 using Evenkeel.Ghosts;
 using Evenkeel.Health;
 using Evenkeel.Incidents;
@@ -115,7 +116,7 @@ public sealed class NodeAdmin : IDisposable
         if (status != HttpStatusCode.OK) return null;
         try
         {
-            return JsonSerializer.Deserialize<NodeEvents>(body.Replace("\\u0000", "\\u0020"), ConfigJson.Options);   // PostgreSQL holds no NUL
+            return JsonSerializer.Deserialize<NodeEvents>(KeptText.OfJson(body), ConfigJson.Options);
         }
         catch (JsonException)
         {
@@ -174,7 +175,7 @@ public sealed class NodeAdmin : IDisposable
         if (status != HttpStatusCode.OK) return null;
         try
         {
-            return JsonSerializer.Deserialize<T>(body.Replace("\\u0000", "\\u0020"), NodeTelemetry.Options);   // PostgreSQL holds no NUL
+            return JsonSerializer.Deserialize<T>(KeptText.OfJson(body), NodeTelemetry.Options);
         }
         catch (JsonException)
         {

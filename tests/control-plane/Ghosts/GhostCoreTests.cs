@@ -293,6 +293,20 @@ public sealed class AnswerReaderTests
         Assert.Equal((outcome, content), (reader.Answer(60).Outcome, reader.Answer(60).Content));
     }
 
+    [Theory]
+    [InlineData(0x61, "a")]
+    [InlineData(0xd83d, "\ufffd")]
+    [InlineData(0xde00, "\ufffd")]
+    public void Half_a_character_is_replaced_whether_it_is_cut_here_or_came_so(int character, string shown)
+    {
+        Assert.Equal(new string('x', 299), AnswerReader.Failed("server_error", new string('x', 299) + "\ud83d\ude00", 1).Words);
+        var reader = new AnswerReader();
+        reader.Line($$$"""data: {"choices":[{"delta":{"content":"\u{{{character:x4}}}"},"finish_reason":"\u{{{character:x4}}}\u0000"}]}""", 1);
+        reader.Line($$$"""data: {"error":{"message":"\u{{{character:x4}}}","code":"stream_\u{{{character:x4}}}"}}""", 2);
+        var answer = reader.Answer(3);
+        Assert.Equal((shown, shown + " ", shown, shown), (answer.Content, answer.FinishReason, answer.Outcome, answer.Words));
+    }
+
     [Fact]
     public void A_reasoning_token_is_a_first_token()
     {

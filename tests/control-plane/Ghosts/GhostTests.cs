@@ -119,6 +119,17 @@ public sealed class GhostTests(PostgresFixture postgres) : IClassFixture<Postgre
     }
 
     [Fact]
+    public async Task A_character_that_the_bound_of_the_words_would_cut_through_costs_no_verdict()
+    {
+        await admin.ApplyAsync(Config(["a"], "per_day: 1, max_tokens_per_day: 5000"));
+        await RegisterAsync();
+        node.Door = (_, _) => (500, "server_error", new string('x', 295) + "\ud83d\ude00 and more");      // after "500 "
+        var result = (await RunAsync(new { instance = "a" })).GetProperty("results")[0];
+        Assert.Equal(("bad", "server_error", "500 " + new string('x', 295)), (result.GetProperty("verdict").GetString(), result.GetProperty("outcome").GetString(), result.GetProperty("words").GetString()));
+        Assert.Equal(0, (await BudgetAsync()).GetProperty("tokens").GetInt64());       // settled
+    }
+
+    [Fact]
     public async Task A_node_that_cannot_be_reached_says_nothing_about_an_instance_and_costs_nothing()
     {
         await admin.ApplyAsync(Config(["a"], "per_day: 1"));
@@ -133,7 +144,9 @@ public sealed class GhostTests(PostgresFixture postgres) : IClassFixture<Postgre
     public async Task Samples_are_redacted_before_they_are_kept_bounded_listed_and_deleted()
     {
         var body = JsonSerializer.Serialize("""{"model":"chat","user":"u-1","messages":[{"role":"user","content":"I am anna@mail.example, ticket T-77"}]}""");
-        node.Samples = $$"""{"samples":[{"pool":"chat","body":{{body}}},{"pool":"other","body":{{body}}},{"pool":"chat","body":"no json"},{"pool":"chat","body":{{body}}},{"pool":"chat","body":{{body}}}]}""";
+        // Half a character and a NUL, as a name and in a text.
+        var halves = JsonSerializer.Serialize("""{"\ud83d":1,"messages":[{"role":"user","\u0000":"","content":"\ude00 T-78"}]}""");
+        node.Samples = $$"""{"samples":[{"pool":"chat","body":{{body}}},{"pool":"other","body":{{body}}},{"pool":"chat","body":"no json"},{"pool":"chat","body":{{halves}}},{"pool":"chat","body":{{body}}},{"pool":"chat","body":{{body}}}]}""";
         await admin.ApplyAsync(Config(["a"], "per_day: 1, sample: 1%, keep: {count: 2}, redact: {mask: ['t-[0-9]+']}"));
         await RegisterAsync();
         await NodeCalls.EventuallyAsync("the samples are there", async () => (await SamplesAsync()).Count == 2);

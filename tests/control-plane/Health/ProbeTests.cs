@@ -37,6 +37,10 @@ public sealed class ProbeTests
     }
 
     [Fact]
+    public void Its_words_are_cut_between_characters() =>
+        Assert.Equal("500 " + new string('x', 295), Probe.Judge(ProbeKind.Models, new DoorAnswer(500, "server_error", new string('x', 295) + "\ud83d\ude00")).Words);
+
+    [Fact]
     public void Silence_is_the_instances_fault_and_a_node_that_is_away_is_not()
     {
         Assert.Equal(ProbeVerdict.Bad, Probe.Judge(ProbeKind.Models, new DoorAnswer(null, null, "", TimedOut: true)).Verdict);
