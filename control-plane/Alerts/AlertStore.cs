@@ -12,7 +12,7 @@ public sealed record AlertFilter(string? State, string? Rule, string? Pool, stri
 /// <summary>Alerts and silences in PostgreSQL. Its clock is the database's.</summary>
 public sealed class AlertStore(NpgsqlDataSource database)
 {
-    private const long LockKey = 0x65766b_0004;
+    private const long LockKey = 0x65766b_0005;
 
     private sealed record AlertRow
     {
