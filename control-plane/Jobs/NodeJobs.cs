@@ -49,7 +49,10 @@ public sealed class NodeLivenessJob(NodeStore nodes, ClockWatch clock, ILogger<N
     }
 }
 
-/// <summary>Keeps the history bounded: reports per node, nodes that never came back, the newest revisions and what the audit log says of them.</summary>
+/// <summary>
+/// Keeps the history bounded: reports per node, nodes that never came back, the newest revisions, what the audit log says of them and the
+/// secrets that only they referred to.
+/// </summary>
 [DisallowConcurrentExecution]
 public sealed class PruneJob(NodeStore nodes, NpgsqlDataSource database) : IJob
 {
@@ -68,6 +71,7 @@ public sealed class PruneJob(NodeStore nodes, NpgsqlDataSource database) : IJob
     {
         await nodes.PruneAsync(cancel);
         await PruneRevisionsAsync(database, RevisionsKept, cancel);
+        await SecretStore.PruneAsync(database, cancel);
     }
 
     internal static async Task PruneRevisionsAsync(NpgsqlDataSource database, int RevisionsKept, CancellationToken cancel)
@@ -75,7 +79,6 @@ public sealed class PruneJob(NodeStore nodes, NpgsqlDataSource database) : IJob
         await using var connection = await database.OpenConnectionAsync(cancel);
         await using var transaction = await connection.BeginTransactionAsync(cancel);
         await connection.ExecuteAsync(new CommandDefinition(PruneRevisionsSql, new { RevisionsKept }, transaction, cancellationToken: cancel));
-        await SecretStore.PruneAsync(connection, transaction, cancel);
         await transaction.CommitAsync(cancel);
     }
 }

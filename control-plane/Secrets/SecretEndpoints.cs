@@ -68,17 +68,61 @@ public sealed class SecretStore(NpgsqlDataSource database, ConfigStore configs)
         return rows > 0 ? true : null;
     }
 
+    /// <summary>Forgets those that no kept revision refers to.</summary>
+    public static async Task PruneAsync(NpgsqlDataSource database, CancellationToken cancel)
+    {
+        await using var connection = await database.OpenConnectionAsync(cancel);
+        await ForgetAsync(connection, await UnreferencedAsync(connection, cancel), cancel);
+    }
+
+    /// <summary>Secrets that no revision up to <paramref name="Newest"/> refers to.</summary>
+    internal sealed record Unreferenced(IReadOnlyCollection<string> Ids, long Newest);
+
     // A day for whoever is about to put a configuration with the reference that he was given.
-    private const string PruneSql = """
-        delete from secret where created_at < now() - interval '1 day' and id not in (
-            select m[1] from revision, regexp_matches(document::text, 'secret:([0-9a-f]{20})', 'g') m)
+    private const string OldSql = """
+        select coalesce(max(number), 0) from revision;
+        select id from secret where created_at < now() - interval '1 day';
         """;
 
-    /// <summary>Forgets those that no kept revision refers to.</summary>
-    public static async Task PruneAsync(NpgsqlConnection connection, NpgsqlTransaction transaction, CancellationToken cancel)
+    // Some that are none may be among them, such as what a text begins with.
+    private const string ReferencesSql = """
+        with portion as (select number, document from revision where number < @below order by number desc limit @Portion)
+        select (select min(number) from portion), array(select distinct left(reference, 20) from portion, string_to_table(document::text, 'secret:') reference)
+        """;
+
+    private const int Portion = 50;
+
+    // Revisions do not change, so their text is read without the lock, newest first, until every secret is seen or all are read.
+    internal static async Task<Unreferenced> UnreferencedAsync(NpgsqlConnection connection, CancellationToken cancel)
     {
+        long newest;
+        HashSet<string> ids;
+        await using (var tables = await connection.QueryMultipleAsync(new CommandDefinition(OldSql, cancellationToken: cancel)))
+        {
+            newest = await tables.ReadSingleAsync<long>();
+            ids = [.. await tables.ReadAsync<string>()];
+        }
+        for (long? below = newest + 1; ids.Count > 0 && below is not null;)
+        {
+            (below, var references) = await connection.QuerySingleAsync<(long?, string[])>(new CommandDefinition(ReferencesSql, new { below, Portion }, commandTimeout: 60, cancellationToken: cancel));
+            ids.ExceptWith(references);
+        }
+        return new Unreferenced(ids, newest);
+    }
+
+    private const string ForgetSql = """
+        delete from secret where id = any(@ids) and id not in (
+            select left(reference, 20) from revision, string_to_table(document::text, 'secret:') reference where number > @Newest)
+        """;
+
+    // Numbers grow in the order in which revisions come into force: under the lock, what was not read above is above the newest that was.
+    internal static async Task ForgetAsync(NpgsqlConnection connection, Unreferenced found, CancellationToken cancel)
+    {
+        if (found.Ids.Count == 0) return;
+        await using var transaction = await connection.BeginTransactionAsync(cancel);
         await ConfigStore.LockAsync(connection, transaction, cancel);
-        await connection.ExecuteAsync(new CommandDefinition(PruneSql, transaction: transaction, commandTimeout: 120, cancellationToken: cancel));
+        await connection.ExecuteAsync(new CommandDefinition(ForgetSql, new { ids = found.Ids.ToArray(), found.Newest }, transaction, cancellationToken: cancel));
+        await transaction.CommitAsync(cancel);
     }
 
     private static HashSet<string> InUse(ConfigDocument document) =>

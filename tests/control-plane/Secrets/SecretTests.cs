@@ -2,9 +2,11 @@ using System.Net;
 using System.Text;
 using Dapper;
 using Evenkeel.Config;
+using Evenkeel.Jobs;
 using Evenkeel.Secrets;
 using Evenkeel.Tests.Config;
 using Microsoft.Extensions.DependencyInjection;
+using Npgsql;
 using Xunit;
 
 namespace Evenkeel.Tests.Secrets;
@@ -159,13 +161,52 @@ public sealed class SecretTests(PlaneFixture fixture) : IClassFixture<PlaneFixtu
         await connection.ExecuteAsync("insert into secret (id, key_id, nonce, ciphertext) select @id, key_id, nonce, ciphertext from secret limit 1; update secret set created_at = now() - interval '2 days'",
             new { id = new string('f', 20) });
         var before = await connection.QueryAsync<string>("select id from secret");
-        await using (var transaction = await connection.BeginTransactionAsync())
-        {
-            await SecretStore.PruneAsync(connection, transaction, default);
-            await transaction.CommitAsync();
-        }
-
+        await SecretStore.PruneAsync(_plane.Services.GetRequiredService<NpgsqlDataSource>(), default);
         Assert.Equal(before.Where(id => id[0] != 'f' || id != new string('f', 20)).Order(), (await connection.QueryAsync<string>("select id from secret")).Order());
+    }
+
+    [Fact]
+    public async Task What_is_referred_to_again_while_the_sweep_looks_is_not_taken()
+    {
+        await using var connection = await _plane.OpenDatabaseAsync();
+        string[] ids = [new('a', 20), new('b', 20), new('c', 20)];
+        await _admin.PutConfigAsync("instances: [{name: a, base_url: \"http://a/v1\", api_key: sk-swept-2}]\npools: [{models: [m]}]");
+        await connection.ExecuteAsync("insert into secret (id, key_id, nonce, ciphertext, created_at) select unnest(@ids), key_id, nonce, ciphertext, now() - interval '2 days' from secret limit 3", new { ids });
+
+        // One is in force when the second step comes, one was for a moment.
+        var found = await SecretStore.UnreferencedAsync(connection, default);
+        Assert.Equal(ids, found.Ids.Intersect(ids).Order());
+        foreach (var id in ids[..2]) await _admin.PutConfigAsync($"instances: [{{name: a, base_url: \"http://a/v1\", api_key: \"secret:{id}\"}}]\npools: [{{models: [m]}}]");
+        await SecretStore.ForgetAsync(connection, found, default);
+        Assert.Equal(ids[..2], await connection.QueryAsync<string>("select id from secret where id = any(@ids) order by id", new { ids }));
+
+        // Whoever comes later finds it gone, or keeps it: a change in the middle of the second step waits for it.
+        await _admin.PutConfigAsync("{}");
+        await SecretStore.PruneAsync(_plane.Services.GetRequiredService<NpgsqlDataSource>(), default);
+        Assert.Equal(ids[..2], await connection.QueryAsync<string>("select id from secret where id = any(@ids) order by id", new { ids }));
+    }
+
+    [Fact]
+    public async Task The_sweep_waits_for_a_change_only_where_there_is_something_to_take()
+    {
+        await using var connection = await _plane.OpenDatabaseAsync();
+        var database = _plane.Services.GetRequiredService<NpgsqlDataSource>();
+        await _admin.PutConfigAsync("instances: [{name: a, base_url: \"http://a/v1\", api_key: sk-swept-3}]\npools: [{models: [m]}]");
+        await SecretStore.PruneAsync(database, default);
+        await using var change = await connection.BeginTransactionAsync();
+        await ConfigStore.LockAsync(connection, change, default);
+        await PruneJob.PruneRevisionsAsync(database, 1, default).WaitAsync(TimeSpan.FromSeconds(10));
+        await SecretStore.PruneAsync(database, default).WaitAsync(TimeSpan.FromSeconds(10));
+
+        await connection.ExecuteAsync("insert into secret (id, key_id, nonce, ciphertext, created_at) select @id, key_id, nonce, ciphertext, now() - interval '2 days' from secret limit 1", new { id = new string('d', 20) }, change);
+        await change.CommitAsync();
+        await using var another = await connection.BeginTransactionAsync();
+        await ConfigStore.LockAsync(connection, another, default);
+        var sweep = SecretStore.PruneAsync(database, default);
+        await Assert.ThrowsAsync<TimeoutException>(() => sweep.WaitAsync(TimeSpan.FromSeconds(1)));
+        await another.CommitAsync();
+        await sweep;
+        Assert.Equal(0, await connection.ExecuteScalarAsync<long>("select count(*) from secret where id = @id", new { id = new string('d', 20) }));
     }
 
     [Fact]
