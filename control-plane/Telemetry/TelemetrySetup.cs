@@ -73,6 +73,7 @@ public sealed class TelemetryDrain(TelemetryStore store, NodeStore nodes, NodeAd
                 var telemetry = portion == 0 ? await TelemetryAsync(node, cursor.Seq, cancel) : null;
 
                 var isNews = telemetry is { Series.Count: > 0 } || traces is { Traces.Count: > 0 } || isAnew;
+                if (!isNews && telemetry is not null) await store.NoNewsAsync(node.Name, cursor, cancel);
                 if (!isNews || !await store.KeepAsync(node.Name, cursor, telemetry, traces, cancel)) return;
                 if (traces is not { Traces: [.., var newest] } || newest.Id >= traces.Last) return;
             }

@@ -14,6 +14,8 @@ public sealed record TelemetryCursor
     public long Seq { get; init; }
     public long TraceLife { get; init; }
     public long TraceNumber { get; init; }
+    /// <summary>How long ago its counters were last read.</summary>
+    public TimeSpan UnreadFor { get; init; }
 }
 
 /// <summary>
@@ -37,7 +39,7 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
     private readonly ConcurrentDictionary<string, LastRead> lastReads = new();
     private (DateTime From, DateTime Until) prepared;
 
-    private const string CursorSql = "select turn, seq, trace_life, trace_number from telemetry_cursor where node = @node";
+    private const string CursorSql = "select turn, seq, trace_life, trace_number, now() - read_at as unread_for from telemetry_cursor where node = @node";
 
     /// <summary>All zero: never read.</summary>
     public async Task<TelemetryCursor> CursorAsync(string node, CancellationToken cancel = default)
@@ -49,9 +51,30 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
     private const string MoveSql = """
         insert into telemetry_cursor (node) select name from node where name = @node and @Turn = 0 on conflict do nothing;
         update telemetry_cursor set turn = turn + 1, seq = @seq, trace_life = @life, trace_number = @number, dropped_traces = dropped_traces + @dropped,
-            sampled_out = coalesce(@sampledOut, sampled_out), dropped_series = coalesce(@droppedSeries, dropped_series), read_at = now()
+            sampled_out = coalesce(@sampledOut, sampled_out), dropped_series = coalesce(@droppedSeries, dropped_series), read_at = case when @isRead then now() else read_at end
         where node = @node and turn = @Turn
         """;
+
+    // A node that counts nothing is read as well. Seldom: it moves nothing on.
+    private const string NoNewsSql = "update telemetry_cursor set read_at = now() where node = @node and turn = @Turn";
+
+    private static readonly TimeSpan NoNewsEvery = TimeSpan.FromSeconds(10);
+
+    /// <summary>The counters were read, and there is nothing new.</summary>
+    public async Task NoNewsAsync(string node, TelemetryCursor from, CancellationToken cancel = default)
+    {
+        if (from.UnreadFor < NoNewsEvery) return;
+        await using var connection = await database.OpenConnectionAsync(cancel);
+        await connection.ExecuteAsync(new CommandDefinition(NoNewsSql, new { node, from.Turn }, cancellationToken: cancel));
+    }
+
+    // What comes now was counted since then, not within the last seconds.
+    private const string GapSql = """
+        insert into telemetry_gap (node, at, since) select node, @at, read_at from telemetry_cursor where node = @node and turn = @Turn on conflict do nothing
+        """;
+
+    /// <summary>Whoever did not read a node for so long cannot say when it counted what.</summary>
+    private static readonly TimeSpan LongestGap = TimeSpan.FromSeconds(30);
 
     private const string LastSql = "select series, value::text from telemetry_last where node = @node";
 
@@ -118,10 +141,12 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
         await using var transaction = await connection.BeginTransactionAsync(cancel);
         await connection.ExecuteAsync(Command("select pg_advisory_xact_lock(@LockKey)", new { LockKey }));
         var now = await connection.ExecuteScalarAsync<DateTime>(Command("select clock_timestamp()", null));
+        if (from.UnreadFor > LongestGap && telemetry is { Series.Count: > 0 }) await connection.ExecuteAsync(Command(GapSql, new { node, from.Turn, at = TelemetryWindow.Floor(now, 10) }));
         var moved = await connection.ExecuteAsync(Command(MoveSql, new
         {
             node,
             from.Turn,
+            isRead = telemetry is not null,
             seq = telemetry?.Seq ?? from.Seq,
             life = traces?.Begin ?? from.TraceLife,
             number = traces is null ? from.TraceNumber : traces.Traces.Count > 0 ? traces.Traces[^1].Id : traces.Begin == from.TraceLife ? from.TraceNumber : traces.Begin,
@@ -317,6 +342,7 @@ public sealed class TelemetryStore(NpgsqlDataSource database)
         from unnest(array['call', 'usage']) family, unnest(array[0, 1, 2, 3], array[@TenSeconds, @Minutes, @Hours, @Days]::interval[]) k(level, kept);
         select telemetry_drop_partitions('telemetry_trace', now() - @Traces);
         delete from outage_prevented where at < now() - @Days;
+        delete from telemetry_gap where at < now() - interval '40 days';
         delete from telemetry_last where read_at < now() - interval '7 days';
         delete from telemetry_series where last_day < now() - @Days - interval '400 days';
         """;

@@ -23,7 +23,8 @@ public sealed class TelemetryStoreTests(PlaneFixture fixture) : IClassFixture<Pl
         // Silent: the plane's own jobs leave it alone.
         await database.ExecuteAsync($"""
             select pg_advisory_xact_lock({TelemetryStore.LockKey});
-            truncate telemetry_series, telemetry_call, telemetry_usage, telemetry_trace, telemetry_cursor, telemetry_last, outage_prevented;
+            truncate telemetry_series, telemetry_call, telemetry_usage, telemetry_trace, telemetry_cursor, telemetry_last, telemetry_gap, outage_prevented;
+            delete from incident;
             insert into node (name, admin_url, last_seen_at, live) values ('one', 'http://127.0.0.1:1', now() - interval '1 hour', false) on conflict do nothing;
             """);
     }
@@ -80,6 +81,53 @@ public sealed class TelemetryStoreTests(PlaneFixture fixture) : IClassFixture<Pl
         Assert.Equal(8, await CountAsync(where: "family = 'request'"));
         Assert.Equal(172180, await database.ExecuteScalarAsync<long>("select sum(cost_nano)::bigint from telemetry_usage where level = 0"));
         Assert.Equal(1764106847129, (await store.CursorAsync("one")).TraceNumber);
+    }
+
+    [Fact]
+    public async Task What_was_counted_while_nobody_read_it_is_known_by_its_row_and_a_node_that_counts_nothing_is_read_too()
+    {
+        await KeepAsync(Told(1, 3));
+        await AwayAsync();
+        await store.NoNewsAsync("one", await store.CursorAsync("one"));
+        await KeepAsync(Told(2, 5));
+        Assert.Equal(0, await database.ExecuteScalarAsync<long>("select count(*) from telemetry_gap"));
+
+        await AwayAsync();
+        await KeepAsync(null, ContractTraces());        // its counters are not read with it
+        await KeepAsync(Told(3, 9));
+        await KeepAsync(Told(4, 11));
+        Assert.Equal(("one", true), await database.QuerySingleAsync<(string, bool)>(
+            "select g.node, since between now() - interval '61 minutes' and now() - interval '59 minutes' from telemetry_gap g join (select distinct at from telemetry_call) c using (at)"));
+
+        Task AwayAsync() => database.ExecuteAsync("update telemetry_cursor set read_at = now() - interval '1 hour'");
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task An_incident_that_began_and_ended_unseen_is_charged_when_its_requests_and_counters_come_and_once(bool isTheControlPlaneAway)
+    {
+        const string Incidents = """
+            insert into incident (kind, subject, since, until, evidence, last_event_at) select 'breaker', 'official-1', now() - a * interval '1 minute', now() - b * interval '1 minute', '{}', now()
+            from (values (40, 38), (20, 19)) as v(a, b);
+            """;
+        await KeepAsync(Told(1, 1));
+        if (isTheControlPlaneAway)
+        {
+            // Their ends were told while the counters were not read, too long ago to look at them still.
+            await database.ExecuteAsync(Incidents + "update incident set until_known_at = now() - interval '15 minutes'; update telemetry_cursor set read_at = now() - interval '1 hour'; select incident_impact_add()");
+        }
+        await KeepAsync(Contract("first"), ContractTraces());
+        await database.ExecuteAsync("update telemetry_trace set at = now() - interval '39 minutes'");
+        // As if it were half a minute later.
+        await database.ExecuteAsync("select telemetry_make_partitions(now() - interval '1 hour'); update telemetry_usage set at = at - interval '30 s'; update telemetry_gap set at = at - interval '30 s'; update incident set impact_at = null;"
+            + (isTheControlPlaneAway ? "" : Incidents));
+
+        for (var run = 0; run < 3; run++) await database.ExecuteAsync("select incident_impact_add()");
+        var charged = (await database.QueryAsync<(long, long, long, decimal)>("select requests_affected, requests_degraded, requests_lost, cost from incident order by id")).ToList();
+        // What they cost is known only where it is known when it was counted: two minutes and one, each with the minute before it.
+        var cost = isTheControlPlaneAway ? 0.00001258m : 0;
+        Assert.Equal([(3, 1, 1, cost * 0.6m), (0, 0, 0, cost * 0.4m)], charged);
     }
 
     [Fact]
