@@ -91,6 +91,12 @@ public sealed class AlertReadings(NpgsqlDataSource database, Spending spending)
         where kind = any(@kinds) and (until is null or until > now()) order by kind, subject, since
         """;
 
+    // What a node counted while nobody read it counts at the moment of its return, and would be judged as if it had just happened. So a window
+    // that holds such a row says nothing, if more than a quarter of its own length in it is from before it.
+    private const string BlurredSql = """
+        select w from unnest(@windows::interval[]) w where exists (select from telemetry_gap where at >= now() - w and since < now() - 1.25 * w)
+        """;
+
     private static readonly string[] s_kinds = [.. StateReadings.OutKinds, .. StateReadings.PoolKinds];
 
     /// <summary>By rule. Without those that cannot be measured now.</summary>
@@ -99,6 +105,7 @@ public sealed class AlertReadings(NpgsqlDataSource database, Spending spending)
         await using var connection = await database.OpenConnectionAsync(cancel);
         var troubles = (await connection.QueryAsync<Trouble>(new CommandDefinition(TroublesSql, new { kinds = s_kinds }, cancellationToken: cancel))).ToList();
         var budgets = rules.Any(rule => rule.Metric.ByClient) ? await spending.BudgetsAsync(document, cancel) : [];
+        var blurred = (await connection.QueryAsync<TimeSpan>(new CommandDefinition(BlurredSql, new { windows = rules.Select(rule => rule.Window).Distinct().ToArray() }, cancellationToken: cancel))).ToHashSet();
         var measured = new Dictionary<(bool, TimeSpan), IReadOnlyDictionary<string, Measured>>();
         var readings = new Dictionary<string, IReadOnlyList<Reading>>();
         foreach (var rule in rules)
@@ -111,7 +118,7 @@ public sealed class AlertReadings(NpgsqlDataSource database, Spending spending)
             {
                 readings[rule.Name] = [.. budgets.Where(budget => rule.Client is null || rule.Client == budget.Client).Select(budget => new Reading(new AlertSubject(Client: budget.Client), budget.UsedShare))];
             }
-            else
+            else if (!blurred.Contains(rule.Window))
             {
                 var byInstance = rule.Instance is not null;
                 if (!measured.TryGetValue((byInstance, rule.Window), out var found)) found = measured[(byInstance, rule.Window)] = await MeasureAsync(connection, byInstance, rule.Window, cancel);

@@ -114,6 +114,42 @@ public sealed class AlertTests(PostgresFixture postgres) : IClassFixture<Postgre
     }
 
     [Fact]
+    public async Task What_was_counted_while_nobody_read_it_is_not_judged_as_if_it_had_just_happened()
+    {
+        await admin.ApplyAsync(Config("""
+            alerts:
+              - {name: failing, metric: error_rate}
+              - {name: failing-today, metric: error_rate, window: 1d}
+              - {name: nobody, metric: all_down}
+            """));
+        await using var database = await controlPlane.OpenDatabaseAsync();
+        await AwayAsync("0 s", "20 minutes");
+        Assert.Equal(["failing-today", "nobody"], await MeasuredAsync());
+        await AwayAsync("299 s", "20 minutes");
+        Assert.Equal(["failing-today", "nobody"], await MeasuredAsync());
+        await AwayAsync("310 s", "20 minutes");         // it has left the window
+        Assert.Equal(["failing", "failing-today", "nobody"], await MeasuredAsync());
+        await AwayAsync("280 s", "330 s");              // little of it is from before the window
+        Assert.Equal(["failing", "failing-today", "nobody"], await MeasuredAsync());
+
+        // Whatever fires meanwhile goes on.
+        await AwayAsync("0 s", "20 minutes");
+        await database.ExecuteAsync("""
+            insert into alert (rule, pool, phase, since, fired_at, seen_at, clear_since, told_at) values ('failing', 'chat', 'firing', now() - interval '1 hour', now() - interval '1 hour', now(), now() - interval '1 hour', now())
+            """);
+        await WatchAsync(database);
+        Assert.Equal("firing", await database.ExecuteScalarAsync<string>("select phase from alert where rule = 'failing'"));
+
+        Task AwayAsync(string at, string since) => database.ExecuteAsync(
+            "delete from telemetry_gap; insert into telemetry_gap (node, at, since) values ('one', now() - @at::interval, now() - @since::interval)", new { at, since });
+        async Task<IEnumerable<string>> MeasuredAsync()
+        {
+            var document = (await controlPlane.Services.GetRequiredService<ConfigStore>().LoadAsync()).Document;
+            return (await controlPlane.Services.GetRequiredService<AlertReadings>().ReadAsync(document, AlertRules.Of(document))).Keys.Order();
+        }
+    }
+
+    [Fact]
     public void States_are_judged_by_what_is_in_service()
     {
         var document = ConfigReader.Read(Encoding.UTF8.GetBytes("""
