@@ -2,26 +2,30 @@ using Dapper;
 using Evenkeel.Config;
 using Evenkeel.Nodes;
 using Evenkeel.Publishing;
+using Evenkeel.Telemetry;
 using Npgsql;
 using Quartz;
 
 namespace Evenkeel.Clients;
 
-/// <summary>What one life of a node has spent of a client's budget in a period, in billionths of the budget's currency.</summary>
-public sealed record Spent(string Client, string Period, string Node, long Born, decimal SpentNano);
+/// <summary>What one life of a node has spent of a client's budget in a period, in billionths of a currency; null: of the budget's, whichever that was.</summary>
+public sealed record Spent(string Client, string Period, string Node, long Born, decimal SpentNano, string? Currency = null);
 
 /// <param name="Share">The node's part of every limit.</param>
 /// <param name="Born">The life of its counters that the sums leave out; another life does not take them.</param>
-/// <param name="Clients">What all others have spent; who is not named has spent nothing elsewhere.</param>
+/// <param name="Clients">What all others have spent, and the node itself while the budget was in another currency; who is not named has spent nothing elsewhere.</param>
 public sealed record SpendingOrder(decimal Share, long Born, IReadOnlyDictionary<string, SpendingOrder.Others> Clients)
 {
-    public sealed record Others(string Period, decimal OthersNano);
+    public sealed record Others(string Period, string Currency, decimal OthersNano);
 }
 
 /// <summary>What a node has spent itself since <paramref name="Born"/>.</summary>
 public sealed record SpendingAnswer(long Born, IReadOnlyDictionary<string, SpendingAnswer.Own> Clients)
 {
-    public sealed record Own(string Period, decimal SpentNano);
+    public sealed record Own(string Period, decimal SpentNano, string? Currency = null)
+    {
+        public bool IsFit => SpentNano > 0 && Period.Length is > 0 and <= 10 && (Currency is null || (Currency.Length == 3 && Currency.All(char.IsAsciiLetterUpper)));
+    }
 }
 
 /// <summary>
@@ -34,18 +38,19 @@ public sealed class SpendingExchange(NpgsqlDataSource database, NodeStore nodes,
 
     private const string ReadSql = """
         delete from client_spending where at < now() - interval '40 days';
-        select client, period, node, born, spent_nano as SpentNano from client_spending where period = any(@periods);
+        select client, split_part(period, ':', 1) as period, node, born, spent_nano as SpentNano, nullif(split_part(period, ':', 2), '') as currency
+        from client_spending where split_part(period, ':', 1) = any(@periods);
         """;
 
     private const string StoreSql = """
-        insert into client_spending (client, period, node, born, spent_nano) values (@Client, @Period, @Node, @Born, @SpentNano)
+        insert into client_spending (client, period, node, born, spent_nano) values (@Client, concat_ws(':', @Period, @Currency::text), @Node, @Born, @SpentNano)
         on conflict (client, period, node, born) do update set spent_nano = excluded.spent_nano, at = now()
         where excluded.spent_nano > client_spending.spent_nano
         """;
 
     public async Task RunAsync(CancellationToken cancel)
     {
-        if (state.Current?.Document.Clients is not { } clients || !clients.Any(IsLimited)) return;
+        if (state.Current?.Document is not { Clients: var clients, Gateway.ExchangeRates: var rates } || !clients.Any(IsLimited)) return;
         var live = (await nodes.ListAsync(cancel)).Where(node => node.Live).ToList();
         if (live.Count == 0) return;
 
@@ -53,28 +58,36 @@ public sealed class SpendingExchange(NpgsqlDataSource database, NodeStore nodes,
         var now = time.GetUtcNow().UtcDateTime;
         var spent = (await connection.QueryAsync<Spent>(new CommandDefinition(ReadSql, new { periods = new[] { Period("day", now), Period("month", now) } }, cancellationToken: cancel))).AsList();
         var answers = await Task.WhenAll(live.Select(async node =>
-            (Node: node.Name, Answer: await admin.ExchangeSpendingAsync(node.Address, OrderFor(node.Name, live.Count, clients, spent, now), cancel))));
+            (Node: node.Name, Answer: await admin.ExchangeSpendingAsync(node.Address, OrderFor(node.Name, live.Count, clients, spent, now, rates), cancel))));
         var rows = answers
             .Where(answer => answer.Answer is not null)
             .SelectMany(answer => answer.Answer!.Clients
-                .Where(own => own.Value.SpentNano > 0 && ConfigValidator.IsName(own.Key) && own.Value.Period.Length is > 0 and <= 10)
-                .Select(own => new Spent(own.Key, own.Value.Period, answer.Node, answer.Answer.Born, own.Value.SpentNano)));
+                .Where(own => own.Value.IsFit && ConfigValidator.IsName(own.Key))
+                .Select(own => new Spent(own.Key, own.Value.Period, answer.Node, answer.Answer.Born, own.Value.SpentNano, own.Value.Currency)));
         await connection.ExecuteAsync(new CommandDefinition(StoreSql, rows, cancellationToken: cancel));
     }
 
     /// <summary>The running period of a budget: "2026-11-25" or "2026-11".</summary>
     public static string Period(string per, DateTime utc) => per == "day" ? $"{utc:yyyy-MM-dd}" : $"{utc:yyyy-MM}";
 
-    /// <summary>Pure. The life of the node's counters is the newest that it has told of.</summary>
-    public static SpendingOrder OrderFor(string node, int liveNodes, IReadOnlyList<ClientConfig> clients, IReadOnlyList<Spent> spent, DateTime utc)
+    /// <summary>
+    /// Pure. The life of the node's counters is the newest that it has told of. Without a rate between two currencies, one counts as the other:
+    /// rather too much than nothing, as a node does.
+    /// </summary>
+    public static SpendingOrder OrderFor(
+        string node, int liveNodes, IReadOnlyList<ClientConfig> clients, IReadOnlyList<Spent> spent, DateTime utc, IReadOnlyDictionary<string, decimal>? rates = null)
     {
         var born = spent.Where(row => row.Node == node).Select(row => row.Born).DefaultIfEmpty().Max();
-        var others = spent.Where(row => (row.Node, row.Born) != (node, born)).ToLookup(row => (row.Client, row.Period), row => row.SpentNano);
+        var rows = spent.ToLookup(row => (row.Client, row.Period));
         return new SpendingOrder(1m / liveNodes, born, clients
             .Where(client => client.Budget is not null)
-            .Select(client => (client.Name, Period: Period(client.Budget!.Per, utc)))
-            .Where(of => others.Contains(of))
-            .ToDictionary(of => of.Name, of => new SpendingOrder.Others(of.Period, others[of].Sum())));
+            .Select(client => (client.Name, Others: OthersOf(client.Name, client.Budget!.Currency, Period(client.Budget.Per, utc))))
+            .Where(of => of.Others.OthersNano > 0)
+            .ToDictionary(of => of.Name, of => of.Others));
+
+        SpendingOrder.Others OthersOf(string client, string currency, string period) => new(period, currency, rows[(client, period)]
+            .Where(row => (row.Node, row.Born, row.Currency ?? currency) != (node, born, currency))
+            .Sum(row => decimal.Round(ExchangeRates.Convert(row.SpentNano, row.Currency ?? currency, currency, rates) ?? row.SpentNano)));
     }
 
     private static bool IsLimited(ClientConfig client) =>

@@ -146,7 +146,7 @@ local function list_events()
   return answer(200, { events = list, begin = begin, last = last, dropped = dropped })
 end
 
--- {"share": 0.5, "born": 1764106899123, "clients": {"web-app": {"period": "2026-11", "others_nano": 1200}}}
+-- {"share": 0.5, "born": 1764106899123, "clients": {"web-app": {"period": "2026-11", "currency": "USD", "others_nano": 1200}}}
 local function put_spending()
   local told = cjson.decode(request_body.read())
   local share = type(told) == "table" and told.share

@@ -2,9 +2,10 @@
 --
 -- This node counts what it spends itself; the control plane adds up all nodes and tells each what the others have spent (`exchange`, every
 -- two seconds). Nothing is counted twice: a node is never told its own. Its counters live as long as nginx; those of lives before are
--- among the others'. Without the control plane a node goes on with what it knows.
+-- among the others'. Without the control plane a node goes on with what it knows. Each currency is counted by itself: when a budget's is
+-- changed, what was spent before comes back converted, among the others'.
 
-local floor, min, date, time = math.floor, math.min, os.date, os.time
+local floor, min, date, time, sub = math.floor, math.min, os.date, os.time, string.sub
 
 local M = {}
 
@@ -33,10 +34,12 @@ function M.period(per, at)
   return period.name, period.ends - at
 end
 
-local function own_key(name, period) return "spent:" .. name .. ":" .. period end
-local function others_key(name, period) return "spent:others:" .. name .. ":" .. period end
+-- What money is counted in: "2026-11:GBP".
+local function count_of(period, currency) return period .. ":" .. currency end
+local function own_key(name, count) return "spent:" .. name .. ":" .. count end
+local function others_key(name, count) return "spent:others:" .. name .. ":" .. count end
 
--- The period, a day or a month, in which a client last spent: its budget may be changed from one to the other.
+-- The count, by the day or the month and in a currency, in which a client last spent: its budget may be changed from one to another.
 local function last_key(name) return "spent:last:" .. name end
 
 -- Those who have spent something in a period are numbered, from 1 on: there may be a hundred thousand who have not.
@@ -44,12 +47,13 @@ local function spenders_key(period) return "spent:names:" .. period end
 
 local function keys_of(client, at)
   local period, ends_in_s = M.period(client.budget.per, at)
+  local currency = client.budget.currency
   local keys = client.spent
-  if not keys or keys.period ~= period then
-    local name = client.name
+  if not keys or keys.period ~= period or keys.currency ~= currency then
+    local name, count = client.name, count_of(period, currency)
     keys = {
-      period = period, own = own_key(name, period), others = others_key(name, period), said = "spent:said:" .. name .. ":" .. period,
-      last = last_key(name), known = spenders_key(period) .. ":of:" .. name,
+      period = period, currency = currency, count = count, own = own_key(name, count), others = others_key(name, count),
+      said = "spent:said:" .. name .. ":" .. period, last = last_key(name), known = spenders_key(period) .. ":of:" .. name,
     }
     client.spent = keys
   end
@@ -61,8 +65,8 @@ function M.add(client, cost_nano, currency, at)
   local keys, ends_in_s = keys_of(client, at)
   local rate = currency ~= client.budget.currency and client.budget.rates and client.budget.rates[currency] or 1
   local kept_s = ends_in_s + KEPT_S
-  if dict:get(keys.last) ~= keys.period then
-    dict:set(keys.last, keys.period, kept_s)
+  if dict:get(keys.last) ~= keys.count then
+    dict:set(keys.last, keys.count, kept_s)
     if dict:add(keys.known, true, kept_s) then
       local names = spenders_key(keys.period)
       local number = dict:incr(names, 1, 0, kept_s)
@@ -94,9 +98,9 @@ function M.born(at)
 end
 
 --- Take what the others have spent, tell what was spent here.
---- @param told {client = {period, others_nano}}, for the life `born` of these counters; of another life it is not taken. Who is not among
----   them has spent nothing more elsewhere
---- @return {born, clients = {name = {period, spent_nano}}}: those who have spent something here
+--- @param told {client = {period, currency, others_nano}}, for the life `born` of these counters; of another life it is not taken. Who
+---   is not among them has spent nothing more elsewhere
+--- @return {born, clients = {name = {period, currency, spent_nano}}}: those who have spent something here
 function M.exchange(told, born, at)
   local own = {}
   local here = M.born(at)
@@ -107,15 +111,16 @@ function M.exchange(told, born, at)
     local names = spenders_key(period)
     for i = 1, dict:get(names) or 0 do
       local name = dict:get(names .. ":" .. i)
-      local nano = name and dict:get(own_key(name, period))
-      if nano and (dict:get(last_key(name)) or period) == period then own[name] = { period = period, spent_nano = nano } end
+      local count = name and dict:get(last_key(name))
+      local nano = count and sub(count, 1, #period + 1) == period .. ":" and dict:get(own_key(name, count))
+      if nano then own[name] = { period = period, currency = sub(count, #period + 2), spent_nano = nano } end
     end
   end
   if born == here then
     for name, others in pairs(told) do
       local left_s = type(others) == "table" and ends_in_s[others.period]
-      if left_s and type(others.others_nano) == "number" then
-        dict:set(others_key(name, others.period), min(others.others_nano, 1e300), left_s + KEPT_S)
+      if left_s and type(others.others_nano) == "number" and type(others.currency) == "string" then
+        dict:set(others_key(name, count_of(others.period, others.currency)), min(others.others_nano, 1e300), left_s + KEPT_S)
       end
     end
   end

@@ -296,12 +296,13 @@ describe("spending", function()
     local now = stand_in.now()
     local born = spending.born(now)
     spending.add(clients.a, 3e8, "USD", now)
-    local told = spending.exchange({ a = { period = spending.period("month", now), others_nano = 4e8 } }, born, now)
-    assert.same({ born = born, clients = { a = { period = spending.period("month", now), spent_nano = 3e8 } } }, told)
+    local told = spending.exchange({ a = { period = spending.period("month", now), currency = "USD", others_nano = 4e8 } }, born, now)
+    assert.same({ born = born, clients = { a = { period = spending.period("month", now), currency = "USD", spent_nano = 3e8 } } }, told)
     local state, share = spending.state(clients.a, now)
     assert.equal("ok", state)
     assert.is_near(0.7, share, 1e-9)
-    for _ = 1, 3 do spending.exchange({ a = { period = spending.period("month", now), others_nano = 4e8 } }, born, now) end
+    local again = { a = { period = spending.period("month", now), currency = "USD", others_nano = 4e8 } }
+    for _ = 1, 3 do spending.exchange(again, born, now) end
     assert.is_near(0.7, select(2, spending.state(clients.a, now)), 1e-9)
   end)
 
@@ -314,11 +315,11 @@ describe("spending", function()
     clients.a.budget.per = "day"
     spending.add(clients.a, 5e8, "USD", now)
     spending.add({ name = "c", budget = clients.a.budget }, 7e8, "USD", now)
-    local told = { a = { period = day, spent_nano = 5e8 }, c = { period = day, spent_nano = 7e8 } }
+    local told = { a = { period = day, currency = "USD", spent_nano = 5e8 }, c = { period = day, currency = "USD", spent_nano = 7e8 } }
     assert.same(told, spending.exchange({}, born, now).clients)
     clients.a.budget.per = "month"
     spending.add(clients.a, 1e8, "USD", now)
-    told.a = { period = month, spent_nano = 3e8 }
+    told.a = { period = month, currency = "USD", spent_nano = 3e8 }
     assert.same(told, spending.exchange({}, born, now).clients)
     assert.same({ a = told.a }, spending.exchange({}, born, now + 86400).clients, "another day")
   end)
@@ -326,9 +327,9 @@ describe("spending", function()
   it("does not take what was meant for another life or another period", function()
     local now = stand_in.now()
     local period, born = spending.period("month", now), spending.born(now)
-    spending.exchange({ a = { period = period, others_nano = 9e9 } }, born - 1, now)
-    spending.exchange({ a = { period = "2020-01", others_nano = 9e9 } }, born, now)
-    spending.exchange({ a = 5, b = { period = period, others_nano = 1 } }, born, now)
+    spending.exchange({ a = { period = period, currency = "USD", others_nano = 9e9 } }, born - 1, now)
+    spending.exchange({ a = { period = "2020-01", currency = "USD", others_nano = 9e9 } }, born, now)
+    spending.exchange({ a = 5, b = { period = period, currency = "USD", others_nano = 1 } }, born, now)
     assert.equal(0, select(2, spending.state(clients.a, now)))
   end)
 
@@ -338,5 +339,26 @@ describe("spending", function()
     spending.add(clients.a, 4e8, "GBP", now)
     spending.add(clients.a, 1e8, "EUR", now)
     assert.is_near(0.6, select(2, spending.state(clients.a, now)), 1e-9)
+  end)
+
+  it("does not take what was spent of a budget in one currency for another, and learns it converted", function()
+    local now = stand_in.now()
+    local period, born = spending.period("month", now), spending.born(now)
+    clients.a.budget = { amount = 650, currency = "GBP", per = "month" }
+    spending.add(clients.a, 640e9, "GBP", now)
+    clients.a.budget = { amount = 120000, currency = "JPY", per = "month" }
+    assert.same({ period = period, currency = "GBP", spent_nano = 640e9 }, spending.exchange({}, born, now).clients.a)
+    spending.exchange({ a = { period = period, currency = "JPY", others_nano = 128000e9 } }, born, now)
+    assert.equal("stop", (spending.state(clients.a, now)))
+    spending.add(clients.a, 5e9, "JPY", now)
+    assert.same({ period = period, currency = "JPY", spent_nano = 5e9 }, spending.exchange({}, born, now).clients.a)
+    clients.a.budget = { amount = 650, currency = "GBP", per = "month" }
+    assert.is_near(640 / 650, select(2, spending.state(clients.a, now)), 1e-9)
+  end)
+
+  it("takes no sum whose currency it is not told", function()
+    local now = stand_in.now()
+    spending.exchange({ a = { period = spending.period("month", now), others_nano = 9e9 } }, spending.born(now), now)
+    assert.equal(0, select(2, spending.state(clients.a, now)))
   end)
 end)

@@ -26,9 +26,24 @@ public sealed class SpendingOrderTests
         ];
         var one = SpendingExchange.OrderFor("one", 2, Clients, spent, Now);
         Assert.Equal((0.5m, 2L), (one.Share, one.Born));
-        Assert.Equal(new Dictionary<string, SpendingOrder.Others> { ["daily"] = new("2026-11-25", 23), ["monthly"] = new("2026-11", 40) }, one.Clients);
+        Assert.Equal(new Dictionary<string, SpendingOrder.Others> { ["daily"] = new("2026-11-25", "USD", 23), ["monthly"] = new("2026-11", "USD", 40) }, one.Clients);
         Assert.Equal(120, SpendingExchange.OrderFor("two", 2, Clients, spent, Now).Clients["daily"].OthersNano);
         Assert.Equal((0L, 123m), (SpendingExchange.OrderFor("new", 3, Clients, spent, Now).Born, SpendingExchange.OrderFor("new", 3, Clients, spent, Now).Clients["daily"].OthersNano));
+    }
+
+    [Fact]
+    public void What_was_spent_in_another_currency_of_the_budget_is_converted_and_the_nodes_own_of_then_is_among_it()
+    {
+        Spent[] spent =
+        [
+            new("monthly", "2026-11", "one", 1, 640_000, "GBP"), new("monthly", "2026-11", "one", 1, 3_000, "JPY"), new("monthly", "2026-11", "two", 7, 1_000, "GBP"),
+            new("monthly", "2026-11", "two", 7, 500, "JPY"), new("monthly", "2026-11", "two", 6, 40, null), new("monthly", "2026-11", "two", 7, 9, "CHF"),
+        ];
+        ClientConfig[] clients = [new() { Name = "monthly", Key = "env:B", Budget = new BudgetConfig(120_000, "JPY") }];
+        var rates = new Dictionary<string, decimal> { ["GBP"] = 1, ["JPY"] = 0.005m };
+        SpendingOrder.Others Told(string node) => SpendingExchange.OrderFor(node, 2, clients, spent, Now, rates).Clients["monthly"];
+        Assert.Equal(new("2026-11", "JPY", 128_000_000 + 200_000 + 500 + 40 + 9), Told("one"));
+        Assert.Equal(new("2026-11", "JPY", 128_000_000 + 3_000 + 200_000 + 40 + 9), Told("two"));
     }
 }
 
@@ -56,6 +71,18 @@ public sealed class SpendingTests(PostgresFixture postgres)
         await NodeCalls.EventuallyAsync("each knows what the other has spent", () => Told(one) == (0.5m, 11, 7) && Told(two) == (0.5m, 22, 100_000_000_000_000m));
         one.Spent = $$$$"""{"born":12,"clients":{"app":{"period":"{{{{period}}}}","spent_nano":1}}}""";     // restarted
         await NodeCalls.EventuallyAsync("its earlier life counts as another's", () => Told(one) == (0.5m, 12, 100_000_000_000_007m));
+
+        // Nodes that tell the currency, and a budget that changes it; the rows of before count as they are.
+        one.Spent = $$$$"""{"born":12,"clients":{"app":{"period":"{{{{period}}}}","currency":"GBP","spent_nano":640}}}""";
+        two.Spent = $$$$"""{"born":22,"clients":{"app":{"period":"{{{{period}}}}","currency":"JPY","spent_nano":3}}}""";
+        await admin.ApplyAsync("""
+            gateway: {exchange_rates: {GBP: 1, JPY: 0.005}}
+            instances: [{name: a, base_url: "http://a.invalid/v1"}]
+            pools: [{models: [m]}]
+            clients: [{name: app, key: "the-key-of-app", budget: {amount: 120000, currency: JPY}}]
+            """);
+        await NodeCalls.EventuallyAsync("what it spent in the other currency is converted", () => Told(one) == (0.5m, 12, 128_000 + 3 + 100_000_000_000_007m) && Told(two).Item3 == 128_000 + 100_000_000_000_001m);
+        Assert.Equal("JPY", one.SpendingOrders.Last().GetProperty("clients").GetProperty("app").GetProperty("currency").GetString());
 
         static (decimal, long, decimal) Told(FakeNode node) => node.SpendingOrders.LastOrDefault() is { ValueKind: JsonValueKind.Object } order && order.GetProperty("clients").TryGetProperty("app", out var app)
             ? (order.GetProperty("share").GetDecimal(), order.GetProperty("born").GetInt64(), app.GetProperty("others_nano").GetDecimal())
