@@ -18,10 +18,24 @@ public static partial class ConfigValidator
     public const int MostTiers = 16;
     public const int MostModels = 256;
     public const int MostClients = 100_000;
+    public const int MostAlerts = 1_000;
+    public const int MostWebhooks = 100;
     public const int MostKeys = 10;
+    public const decimal LeastBudget = 0.000001m;
 
     private static readonly TimeSpan s_ms = TimeSpan.FromMilliseconds(1);
     private static readonly TimeSpan s_hour = TimeSpan.FromHours(1);
+
+    /// <summary>How many entries a list of the document may have; null: there is no such list.</summary>
+    internal static int? MostOf(string list) => list switch
+    {
+        "instances" => MostInstances,
+        "pools" => MostPools,
+        "clients" => MostClients,
+        "alerts" => MostAlerts,
+        "webhooks" => MostWebhooks,
+        _ => null,
+    };
 
     public static IReadOnlyList<ConfigFault> Validate(ConfigDocument document)
     {
@@ -335,7 +349,9 @@ public static partial class ConfigValidator
                 {
                     Require(Sha256().IsMatch(key.Sha256), p + ".sha256", "expected the sha256 of the key as 64 hexadecimal digits, a-f small");
                     New(key.Sha256, p + ".sha256");
+                    EpochTime(p + ".until", key.Until, "leave it out for a key without end, or leave the key out");
                 });
+                EpochTime(path + ".expires", client.Expires, "leave it out for a client without end, or write enabled: false");
 
                 AtMost(path + ".models", client.Models.Count, MostModels, "models");
                 UniqueTexts(path + ".models", client.Models);
@@ -346,7 +362,7 @@ public static partial class ConfigValidator
                 Between(path + ".max_concurrent", client.MaxConcurrent ?? 1, 1, 1_000_000);
                 if (client.Budget is { } budget)
                 {
-                    Require(budget.Amount is > 0 and <= 1_000_000_000, path + ".budget.amount", "must be above 0, 1000000000 at most");
+                    Between(path + ".budget.amount", budget.Amount, LeastBudget, 1_000_000_000);
                     IsCurrency(path + ".budget.currency", budget.Currency);
                     Require(budget.Per is "day" or "month", path + ".budget.per", "expected day or month");
                     Ratio(path + ".budget.warn_at", budget.WarnAt, zero: false);
@@ -356,7 +372,7 @@ public static partial class ConfigValidator
 
         public void Alerts()
         {
-            AtMost("alerts", document.Alerts.Count, 1_000, "alerts");
+            AtMost("alerts", document.Alerts.Count, MostAlerts, "alerts");
             Unique("alerts", document.Alerts.Select(a => a.Name), "an alert");
             Each(document.Alerts, "alerts", (path, alert) =>
             {
@@ -403,7 +419,7 @@ public static partial class ConfigValidator
 
         public void Webhooks()
         {
-            AtMost("webhooks", document.Webhooks.Count, 100, "webhooks");
+            AtMost("webhooks", document.Webhooks.Count, MostWebhooks, "webhooks");
             Unique("webhooks", document.Webhooks.Select(w => w.Name), "a webhook");
             Each(document.Webhooks, "webhooks", (path, webhook) =>
             {
@@ -466,6 +482,10 @@ public static partial class ConfigValidator
         private void Between(string path, TimeSpan value, TimeSpan least, TimeSpan most) =>
             Require(value >= least && value <= most, path,
                 $"{Units.FormatDuration(value)} is not between {Units.FormatDuration(least)} and {Units.FormatDuration(most)}");
+
+        /// <summary>Nodes count seconds from 1970 on.</summary>
+        private void EpochTime(string path, DateTime? at, string instead) =>
+            Require(!(at < DateTime.UnixEpoch), path, $"lies before 1970-01-01T00:00:00Z; {instead}");
 
         private void Ratio(string path, double value, bool zero) =>
             Require(value <= 1 && (zero ? value >= 0 : value > 0), path,

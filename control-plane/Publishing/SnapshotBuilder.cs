@@ -244,7 +244,7 @@ public static class SnapshotBuilder
         if (client.Budget is { } budget)
         {
             json.WriteStartObject("budget");
-            json.WriteNumber("amount", budget.Amount);
+            json.WriteNumber("amount", Math.Max(budget.Amount, ConfigValidator.LeastBudget));
             json.WriteString("currency", budget.Currency);
             json.WriteString("per", budget.Per);
             json.WriteNumber("warn_at", budget.WarnAt);
@@ -284,7 +284,8 @@ public static class SnapshotBuilder
         json.WriteEndArray();
     }
 
-    private static long UnixSeconds(DateTime at) => new DateTimeOffset(at).ToUnixTimeSeconds();
+    // One refused value would keep every later change from the nodes; what was stored before it was refused here is over all the same.
+    private static long UnixSeconds(DateTime at) => Math.Max(0, new DateTimeOffset(at).ToUnixTimeSeconds());
 
     private static long Ms(TimeSpan time) => (long)Math.Round(time.TotalMilliseconds);
 
