@@ -68,6 +68,7 @@ try
     builder.Services.AddDatabase(options);
     builder.Services.AddScheduler();
     builder.Services.AddSingleton<ConfigStore>();
+    builder.Services.AddSingleton(new ConfigTurns());
     builder.Services.AddSingleton<RevisionStore>();
     builder.Services.AddPublishing();
     builder.Services.AddHealth();

@@ -84,7 +84,10 @@ internal static class ConfigApi
     }
 
     /// <summary>The whole body, or null when it is larger than a configuration may be.</summary>
-    public static async Task<ReadOnlyMemory<byte>?> BodyAsync(HttpRequest request)
+    public static Task<ReadOnlyMemory<byte>?> BodyAsync(HttpRequest request) => BodyAsync(request, request.HttpContext.RequestAborted);
+
+    /// <summary>The same, within a time.</summary>
+    public static async Task<ReadOnlyMemory<byte>?> BodyAsync(HttpRequest request, CancellationToken cancel)
     {
         if (request.ContentLength > ConfigTree.MaxBytes)
         {
@@ -93,7 +96,7 @@ internal static class ConfigApi
 
         using var body = new MemoryStream((int)(request.ContentLength ?? 4096));
         var buffer = new byte[16 * 1024];
-        for (int read; (read = await request.Body.ReadAsync(buffer, request.HttpContext.RequestAborted)) > 0;)
+        for (int read; (read = await request.Body.ReadAsync(buffer, cancel)) > 0;)
         {
             if (body.Length + read > ConfigTree.MaxBytes)
             {
@@ -172,6 +175,12 @@ internal static class ConfigApi
 
     public static ProblemHttpResult TooLarge() =>
         Problem(StatusCodes.Status413PayloadTooLarge, "Too large", $"A configuration has {ConfigTree.MaxBytes / (1024 * 1024)} MiB at most.");
+
+    public static ProblemHttpResult TooSlow(TimeSpan within) =>
+        Problem(StatusCodes.Status408RequestTimeout, "Too slow", $"A configuration is sent within {Units.FormatDuration(within)}.");
+
+    public static ProblemHttpResult Busy() =>
+        Problem(StatusCodes.Status503ServiceUnavailable, "Busy", "Another configuration is being read, one at a time; try again in some seconds. Nothing was changed.");
 
     public static ProblemHttpResult UnknownFormat(params string[] types) =>
         Problem(StatusCodes.Status415UnsupportedMediaType, "Unsupported media type", "Content-Type must be " + string.Join(" or ", types) + ".");

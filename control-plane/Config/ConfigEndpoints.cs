@@ -24,13 +24,17 @@ public static class ConfigEndpoints
         group.MapPut("", Put).WithName("putConfig")
             .WithSummary("Replaces the whole configuration.")
             .Accepts<ConfigDocument>(ConfigApi.JsonType, ConfigApi.YamlType)
-            .WritesConfig();
+            .WritesConfig()
+            .ProducesProblem(StatusCodes.Status408RequestTimeout)
+            .ProducesProblem(StatusCodes.Status503ServiceUnavailable);
         group.MapPost("/validate", Validate).WithName("validateConfig")
             .WithSummary("Checks a configuration and changes nothing.")
             .WithMetadata(new ChangesNothing()).RequireRole(Role.Viewer)
             .Accepts<ConfigDocument>(ConfigApi.JsonType, ConfigApi.YamlType)
+            .ProducesProblem(StatusCodes.Status408RequestTimeout)
             .ProducesProblem(StatusCodes.Status413PayloadTooLarge)
-            .ProducesProblem(StatusCodes.Status415UnsupportedMediaType);
+            .ProducesProblem(StatusCodes.Status415UnsupportedMediaType)
+            .ProducesProblem(StatusCodes.Status503ServiceUnavailable);
         return group;
     }
 
@@ -46,20 +50,17 @@ public static class ConfigEndpoints
         return TypedResults.Text(ConfigWriter.Write(current.Document, format), format == ConfigFormat.Json ? ConfigApi.JsonType : ConfigApi.YamlType);
     }
 
-    private static async Task<Results<Ok<ConfigChange>, ProblemHttpResult>> Put(HttpContext context, ConfigStore store, Renderer renderer)
+    private static async Task<Results<Ok<ConfigChange>, ProblemHttpResult>> Put(HttpContext context, ConfigStore store, ConfigTurns turns, Renderer renderer)
     {
-        if (ConfigApi.FormatOf(context.Request.ContentType) is not { } format)
-        {
-            return ConfigApi.UnknownFormat(ConfigApi.JsonType, ConfigApi.YamlType);
-        }
-
-        if (await ConfigApi.BodyAsync(context.Request) is not { } body)
-        {
-            return ConfigApi.TooLarge();
-        }
+        using var turn = await turns.TakeAsync(context);
 
         // Read before the lock is taken: a large or faulty text holds nobody up.
-        var read = ConfigReader.Read(body, format);
+        var (read, refused) = await ReadAsync(context, turns, turn);
+        if (read is null)
+        {
+            return refused!;
+        }
+
         if (!read.IsValid)
         {
             return ConfigApi.Invalid(read.Faults);
@@ -75,20 +76,42 @@ public static class ConfigEndpoints
         return TypedResults.Ok(new ConfigChange(saved.Now.Revision, saved.Changed, ConfigApi.NeedsReload(renderer, saved)));
     }
 
-    private static async Task<Results<Ok<Validation>, ProblemHttpResult>> Validate(HttpContext context, ConfigStore store)
+    private static async Task<Results<Ok<Validation>, ProblemHttpResult>> Validate(HttpContext context, ConfigStore store, ConfigTurns turns)
+    {
+        using var turn = await turns.TakeAsync(context);
+        var (read, refused) = await ReadAsync(context, turns, turn);
+        if (read is null)
+        {
+            return refused!;
+        }
+
+        var faults = read.IsValid ? await store.UnknownSecretsAsync(read.Document, context.RequestAborted) : read.Faults;
+        return TypedResults.Ok(new Validation(faults.Count == 0, faults));
+    }
+
+    // What the body holds, or why it is not read.
+    private static async Task<(ReadResult? Read, ProblemHttpResult? Refused)> ReadAsync(HttpContext context, ConfigTurns turns, IDisposable? turn)
     {
         if (ConfigApi.FormatOf(context.Request.ContentType) is not { } format)
         {
-            return ConfigApi.UnknownFormat(ConfigApi.JsonType, ConfigApi.YamlType);
+            return (null, ConfigApi.UnknownFormat(ConfigApi.JsonType, ConfigApi.YamlType));
         }
 
-        if (await ConfigApi.BodyAsync(context.Request) is not { } body)
+        if (turn is null)
         {
-            return ConfigApi.TooLarge();
+            context.Response.Headers.RetryAfter = "5";
+            return (null, ConfigApi.Busy());
         }
 
-        var read = ConfigReader.Read(body, format);
-        var faults = read.IsValid ? await store.UnknownSecretsAsync(read.Document, context.RequestAborted) : read.Faults;
-        return TypedResults.Ok(new Validation(faults.Count == 0, faults));
+        using var sent = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted);
+        sent.CancelAfter(turns.SendsWithin);
+        try
+        {
+            return await ConfigApi.BodyAsync(context.Request, sent.Token) is { } body ? (ConfigReader.Read(body, format), null) : (null, ConfigApi.TooLarge());
+        }
+        catch (OperationCanceledException) when (!context.RequestAborted.IsCancellationRequested)
+        {
+            return (null, ConfigApi.TooSlow(turns.SendsWithin));
+        }
     }
 }

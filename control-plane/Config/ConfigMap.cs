@@ -174,7 +174,7 @@ internal sealed class ConfigMap
             case null:
                 yield break;
             case ListNode list:
-                for (var i = 0; i < list.Items.Count; i++)
+                for (var i = 0; i < list.Items.Length; i++)
                 {
                     yield return (list.Items[i], $"{PathOf(key)}[{i}]");
                 }
@@ -267,7 +267,7 @@ internal sealed class FaultList
 
     private readonly List<ConfigFault> _faults = [];
     private readonly HashSet<string> _paths = [];
-    private int _left;
+    private bool _hasMore;
 
     public bool IsEmpty => _faults.Count == 0;
 
@@ -277,21 +277,16 @@ internal sealed class FaultList
 
     public void Add(string path, string message, int? line = null)
     {
-        if (!_paths.Add(path))
+        if (IsFull)
         {
-            return;
+            _hasMore |= !_paths.Contains(path);
         }
-
-        if (_faults.Count < Most)
+        else if (_paths.Add(path))
         {
             _faults.Add(new ConfigFault(path, message, line > 0 ? line : null));
-        }
-        else
-        {
-            _left++;
         }
     }
 
     public IReadOnlyList<ConfigFault> All() =>
-        _left == 0 ? _faults : [.. _faults, new ConfigFault("", $"and {_left} more")];
+        _hasMore ? [.. _faults, new ConfigFault("", $"and more; these are the first {Most}")] : _faults;
 }

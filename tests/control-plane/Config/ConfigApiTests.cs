@@ -3,7 +3,10 @@ using System.Net.Http.Headers;
 using System.Text;
 using System.Text.Json.Nodes;
 using Dapper;
+using Evenkeel.Auth;
 using Evenkeel.Config;
+using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.TestHost;
 using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
 using Xunit;
@@ -162,6 +165,42 @@ public sealed class ConfigApiTests(PostgresFixture postgres, PlaneFixture fixtur
         html.Headers.TryAddWithoutValidation("Accept", "text/html");
         using var notAcceptable = await _admin.SendAsync(html);
         Assert.Equal(HttpStatusCode.NotAcceptable, notAcceptable.StatusCode);
+    }
+
+    [Fact]
+    public async Task One_configuration_is_read_at_a_time_and_nobody_who_may_only_look_keeps_an_admin_waiting()
+    {
+        var turns = new ConfigTurns { Patience = TimeSpan.FromMilliseconds(300) };
+        await using var plane = _plane.WithWebHostBuilder(host => host.ConfigureTestServices(services => services.AddSingleton(turns)));
+        using var admin = plane.CreateClient();
+        admin.DefaultRequestHeaders.Authorization = _admin.DefaultRequestHeaders.Authorization;
+        using var viewer = plane.CreateClient();
+        var made = await admin.SendAsync(HttpMethod.Post, "/api/v1/tokens", Body.Json("""{"name": "looks", "role": "viewer"}"""), HttpStatusCode.Created);
+        viewer.DefaultRequestHeaders.Authorization = new("Bearer", (string)made["token"]!);
+        static HttpContext Of(Role role)
+        {
+            var context = new DefaultHttpContext();
+            new Caller("another", role, []).SignIn(context);
+            return context;
+        }
+
+        using (await turns.TakeAsync(Of(Role.Viewer)))
+        {
+            using var refused = await viewer.PostAsync(Path + "/validate", Body.Yaml("{}"));
+            Assert.Equal((HttpStatusCode.ServiceUnavailable, "application/problem+json"), (refused.StatusCode, refused.Content.Headers.ContentType?.MediaType));
+            Assert.Equal("5", refused.Headers.GetValues("Retry-After").Single());
+            await admin.SendAsync(HttpMethod.Post, Path + "/validate", Body.Yaml(Sample.Yaml));
+            await admin.PutConfigAsync(Sample.Yaml);
+        }
+
+        await viewer.SendAsync(HttpMethod.Post, Path + "/validate", Body.Yaml("{}"));
+        using (await turns.TakeAsync(Of(Role.Admin)))
+        {
+            await admin.SendAsync(HttpMethod.Put, Path, Body.Yaml(Sample.Yaml), HttpStatusCode.ServiceUnavailable);
+            await viewer.SendAsync(HttpMethod.Post, Path + "/validate", Body.Yaml("{}"));
+        }
+
+        await admin.PutConfigAsync(Sample.Yaml);
     }
 
     [Fact]

@@ -35,6 +35,39 @@ public sealed class HostileTextTests
         }
     }
 
+    public static TheoryData<string, string> TooLong => new()
+    {
+        { "instances:\n" + Numbered(i => $"- {{name: a{i}}}\n"), "instances: more than 5000 entries (line 5002)" },
+        { "pools:\n" + Numbered(i => $"- {{name: a{i}}}\n"), "pools: more than 1000 entries (line 1002)" },
+        { "alerts:\n" + Numbered(i => $"- {{name: a{i}}}\n"), "alerts: more than 1000 entries (line 1002)" },
+        { "webhooks:\n" + Numbered(i => $"- {{name: a{i}}}\n"), "webhooks: more than 100 entries (line 102)" },
+        { "pools:\n- models:\n" + Numbered(i => $"  - a{i}\n"), "pools[0].models: more than 5000 entries (line 5003)" },
+        { "gateway:\n" + Numbered(i => $" a{i}: 1\n"), "gateway: more than 1000 keys (line 1002)" },
+        { "{\"instances\": [" + Numbered(i => $"{{\"name\": \"a{i}\"}},\n") + "{}]}", "instances: more than 5000 entries (line 5001)" },
+    };
+
+    [Theory]
+    [MemberData(nameof(TooLong), DisableDiscoveryEnumeration = true)]
+    public void What_is_longer_than_it_may_be_is_read_no_further(string text, string fault)
+    {
+        var bytes = Encoding.UTF8.GetBytes(text);
+        var before = GC.GetAllocatedBytesForCurrentThread();
+        var faults = ConfigReader.Read(bytes, text[0] == '{' ? ConfigFormat.Json : ConfigFormat.Yaml).Faults;
+        Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 0, 40 * 1024 * 1024);
+        Assert.Equal(fault, Assert.Single(faults).ToString());
+    }
+
+    [Fact]
+    public void A_hundred_thousand_clients_are_read_and_one_more_is_not()
+    {
+        static byte[] Text(int clients) => Encoding.UTF8.GetBytes("pools: [{models: [m], tiers: [{instances: [a]}]}]\ninstances: [{name: a, base_url: \"http://a\"}]\nclients:\n"
+            + string.Concat(Enumerable.Range(0, clients).Select(i => $"- {{name: c{i}, keys: [{{sha256: \"{i:x64}\"}}]}}\n")));
+        var read = ConfigReader.Read(Text(ConfigValidator.MostClients), ConfigFormat.Yaml);
+        Assert.Empty(read.Faults);
+        Assert.Equal(ConfigValidator.MostClients, read.Document.Clients.Count);
+        Assert.Equal("clients: more than 100000 entries (line 100004)", Assert.Single(ConfigReader.Read(Text(ConfigValidator.MostClients + 1), ConfigFormat.Yaml).Faults).ToString());
+    }
+
     [Fact]
     public void A_text_above_the_largest_size_is_not_read()
     {
