@@ -69,6 +69,7 @@ try
     builder.Services.AddScheduler();
     builder.Services.AddSingleton<ConfigStore>();
     builder.Services.AddSingleton(new ConfigTurns());
+    builder.Services.AddSingleton(new Exports(atOnce: 4, longest: TimeSpan.FromMinutes(10)));
     builder.Services.AddSingleton<RevisionStore>();
     builder.Services.AddPublishing();
     builder.Services.AddHealth();

@@ -16,8 +16,8 @@ public static class DatabaseSetup
     }
 
     // How long a server that is silent keeps whoever has asked it: cancelling is a question to it as well, on a connection of its own. Who
-    // writes other times has those.
-    private const string Patience = "Timeout=5;Command Timeout=15;";
+    // writes other times has those. Two control planes leave room on a server of a hundred connections.
+    private const string Patience = "Timeout=5;Command Timeout=15;Maximum Pool Size=40;";
 
     internal static NpgsqlDataSource Open(EvenkeelOptions options)
     {

@@ -36,15 +36,15 @@ public static class ReportEndpoints
         var group = app.MapGroup("/api/v1/reports").WithTags("reports").ProducesProblem(StatusCodes.Status401Unauthorized);
         group.MapGet("", () => TypedResults.Ok<IReadOnlyList<ReportView>>(All)).WithName("listReports").WithMetadata(new AnswersFromMemory()).WithSummary("The reports there are.");
         group.MapGet("/{name}.csv", Export).WithName("exportReport")
-            .WithSummary("One report as CSV (RFC 4180), oldest first. from and to: by default the last 30 days, 400 at most; limit: rows, 100000 at most and by default; X-Evenkeel-Row-Limit says where it ends.")
+            .WithSummary("One report as CSV (RFC 4180), oldest first. from and to: by default the last 30 days, 400 at most; limit: rows, 100000 at most and by default; X-Evenkeel-Row-Limit says where it ends. Four run at once; one that is not read within ten minutes is cut off.")
             .Produces<string>(StatusCodes.Status200OK, "text/csv")
-            .ProducesProblem(StatusCodes.Status400BadRequest).ProducesProblem(StatusCodes.Status404NotFound);
+            .ProducesProblem(StatusCodes.Status400BadRequest).ProducesProblem(StatusCodes.Status404NotFound).ProducesProblem(StatusCodes.Status503ServiceUnavailable);
     }
 
     private static ReportView Of(string name, string description, string? timeColumn) => new(name, description, timeColumn, $"/api/v1/reports/{name}.csv");
 
     private static async Task<Results<PushStreamHttpResult, ProblemHttpResult>> Export(
-        string name, NpgsqlDataSource database, HttpContext context, TimeProvider time, CancellationToken cancel, DateTimeOffset? from = null, DateTimeOffset? to = null, int limit = MostRows)
+        string name, NpgsqlDataSource database, Exports exports, HttpContext context, TimeProvider time, CancellationToken cancel, DateTimeOffset? from = null, DateTimeOffset? to = null, int limit = MostRows)
     {
         if (Array.Find(All, report => report.Name == name) is not { } found) return ConfigApi.NotFound("There is no such report; GET /api/v1/reports lists them.");
         var end = to?.UtcDateTime ?? time.GetUtcNow().UtcDateTime.AddMinutes(1);
@@ -52,8 +52,15 @@ public static class ReportEndpoints
         if (begin >= end || end - begin > Longest) return BadRequest("from must lie before to, by 400 days at most");
         if (limit is < 1 or > MostRows) return BadRequest($"limit: 1 to {MostRows}");
 
+        if (exports.TryBegin(cancel) is not { } running)
+        {
+            context.Response.Headers.RetryAfter = "10";
+            return TypedResults.Problem(title: "Busy", detail: $"{exports.AtOnce} reports are being written, no more at once; try again in some seconds.", statusCode: StatusCodes.Status503ServiceUnavailable);
+        }
+        context.Response.RegisterForDispose(running);
+
         // Opened here, so that a database that is away is told as such and not in the middle of a file.
-        var connection = await database.OpenConnectionAsync(cancel);
+        var connection = await database.OpenConnectionAsync(running.Over);
         context.Response.RegisterForDisposeAsync(connection);
         var command = connection.CreateCommand();
         context.Response.RegisterForDisposeAsync(command);
@@ -70,10 +77,17 @@ public static class ReportEndpoints
             command.Parameters.Add(new NpgsqlParameter { Value = begin });
             command.Parameters.Add(new NpgsqlParameter { Value = end });
         }
-        var reader = await command.ExecuteReaderAsync(cancel);
+        var reader = await command.ExecuteReaderAsync(running.Over);
         context.Response.RegisterForDisposeAsync(reader);
         context.Response.Headers["X-Evenkeel-Row-Limit"] = limit.ToString();
-        return TypedResults.Stream(stream => Csv.WriteAsync(reader, stream, cancel), "text/csv; charset=utf-8; header=present", $"{found.Name}.csv");
+        return TypedResults.Stream(WriteAsync, "text/csv; charset=utf-8; header=present", $"{found.Name}.csv");
+
+        async Task WriteAsync(Stream stream)
+        {
+            // What is cut off must not pass for a whole file, and a reader who does not read must not keep the connection.
+            await using var breaking = running.Over.Register(() => { if (context.Response.HasStarted) context.Abort(); });
+            await Csv.WriteAsync(reader, stream, running.Over);
+        }
     }
 
     private static ProblemHttpResult BadRequest(string detail) => TypedResults.Problem(title: "Bad request", detail: detail, statusCode: StatusCodes.Status400BadRequest);

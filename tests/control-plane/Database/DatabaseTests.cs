@@ -29,6 +29,16 @@ public sealed class DatabaseTests(PostgresFixture postgres)
         Assert.Empty(await Migrator.MigrateAsync(database));
     }
 
+    [Theory]
+    [InlineData("", 40)]
+    [InlineData(";Maximum Pool Size=7", 7)]
+    [InlineData(";MaxPoolSize=90", 90)]
+    public void It_holds_few_connections_unless_it_is_told_otherwise(string written, int most)
+    {
+        using var database = DatabaseSetup.Open(new EvenkeelOptions { Database = "Host=127.0.0.1" + written, AdminTokenFile = "", SecretKeyFile = "" });
+        Assert.Equal(most, new NpgsqlConnectionStringBuilder(database.ConnectionString).MaxPoolSize);
+    }
+
     [Fact]
     public async Task A_migration_that_was_changed_after_it_ran_stops_the_start()
     {

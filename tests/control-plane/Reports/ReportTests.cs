@@ -4,6 +4,8 @@ using System.Text.RegularExpressions;
 using Dapper;
 using Evenkeel.Reports;
 using Evenkeel.Telemetry;
+using Evenkeel.Tests.Nodes;
+using Microsoft.AspNetCore.TestHost;
 using Microsoft.Extensions.DependencyInjection;
 using Npgsql;
 using Xunit;
@@ -151,6 +153,37 @@ public sealed class ReportTests(PostgresFixture postgres) : IAsyncLifetime
         await admin.GetAsync("/api/v1/reports/secret.csv", HttpStatusCode.NotFound);
         await admin.GetAsync("/api/v1/reports/incidents.csv?limit=100001", HttpStatusCode.BadRequest);
         await admin.GetAsync("/api/v1/reports/incidents.csv?from=2020-01-01T00:00:00Z", HttpStatusCode.BadRequest);
+    }
+
+    [Fact]
+    public async Task A_reader_who_does_not_read_holds_one_of_few_exports_and_not_without_end()
+    {
+        await database.ExecuteAsync("insert into audit_log (who, action) select 'somebody', repeat('x', 200) from generate_series(1, 20000)");
+        await using var bounded = controlPlane.WithWebHostBuilder(host => host.ConfigureTestServices(services => services.AddSingleton(new Exports(atOnce: 2, longest: TimeSpan.FromSeconds(4)))));
+        using var admin = bounded.CreateClient();
+        admin.DefaultRequestHeaders.Authorization = new("Bearer", ControlPlane.AdminToken);
+        Task<HttpResponseMessage> BeginAsync() => admin.GetAsync("/api/v1/reports/audit.csv", HttpCompletionOption.ResponseHeadersRead);
+
+        using var first = await BeginAsync();
+        using var second = await BeginAsync();
+        Assert.Equal((HttpStatusCode.OK, HttpStatusCode.OK), (first.StatusCode, second.StatusCode));
+        using (var third = await BeginAsync())
+        {
+            Assert.Equal((HttpStatusCode.ServiceUnavailable, "application/problem+json", "10"),
+                (third.StatusCode, third.Content.Headers.ContentType?.MediaType, third.Headers.GetValues("Retry-After").Single()));
+        }
+
+        Assert.True((await first.Content.ReadAsStringAsync()).Length > 4_000_000);      // whoever reads in time has it whole
+        await NodeCalls.EventuallyAsync("one is free again", async () =>
+        {
+            using var next = await BeginAsync();
+            return next.StatusCode == HttpStatusCode.OK && (await next.Content.ReadAsStringAsync()).EndsWith("\r\n", StringComparison.Ordinal);
+        });
+        await Task.Delay(TimeSpan.FromSeconds(5));
+        await Assert.ThrowsAnyAsync<Exception>(() => second.Content.ReadAsStringAsync());      // cut off, and seen to be
+        using var again = await BeginAsync();
+        using var fourth = await BeginAsync();
+        Assert.Equal((HttpStatusCode.OK, HttpStatusCode.OK), (again.StatusCode, fourth.StatusCode));
     }
 
     [Fact]
