@@ -83,6 +83,7 @@ try
     builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = false);   // a 400 everywhere, not a fault
     builder.Services.AddProblemDetails();
     builder.Services.AddExceptionHandler<DatabaseAway>();
+    builder.Services.AddExceptionHandler<NoText>();
     builder.Services.AddOpenApi(OpenApiDocument.Configure);
 
     var app = builder.Build();
@@ -97,6 +98,7 @@ try
     });
     app.UseRouting();
     app.UseGate();
+    app.UseRefusalOfControlCharacters();
     app.UseRefusalWhileAway();
 
     app.MapDashboard();

@@ -2,6 +2,8 @@ using System.Diagnostics;
 using System.Net;
 using System.Text;
 using System.Text.Json.Nodes;
+using System.Text.RegularExpressions;
+using Dapper;
 using Evenkeel.Tests.Config;
 using FsCheck;
 using FsCheck.Fluent;
@@ -15,7 +17,7 @@ namespace Evenkeel.Tests.Hostile;
 /// a problem document where it refuses, and tells nothing of the inside. The same calls at every run; bounded in time.
 /// </summary>
 [Collection(PostgresCollection.Name)]
-public sealed class ApiFuzzTests(PostgresFixture postgres, ITestOutputHelper output)
+public sealed partial class ApiFuzzTests(PostgresFixture postgres, ITestOutputHelper output)
 {
     private const int RoundsMost = 12;
     private static readonly TimeSpan s_atMost = TimeSpan.FromSeconds(12);
@@ -61,6 +63,88 @@ public sealed class ApiFuzzTests(PostgresFixture postgres, ITestOutputHelper out
         await admin.GetAsync("/api/v1/config", HttpStatusCode.OK);
         Assert.Equal("ready\n", await admin.GetStringAsync("/readyz"));
     }
+
+    [Fact]
+    public async Task A_control_character_in_an_address_is_refused_by_the_name_of_its_parameter()
+    {
+        await using var plane = await ControlPlane.StartAsync(postgres);
+        using var admin = plane.Admin();
+        using var node = plane.Node();
+        var document = JsonNode.Parse(await File.ReadAllTextAsync(Repository.PathOf("docs", "openapi.json")))!;
+        var tried = 0;
+        foreach (var (path, operations) in document["paths"]!.AsObject())
+        {
+            var plain = Parameter().Replace(path, "1");
+            foreach (var (method, operation) in operations!.AsObject())
+            {
+                foreach (var parameter in operation!["parameters"]?.AsArray() ?? [])
+                {
+                    var name = (string)parameter!["name"]!;
+                    string[] addresses = (string)parameter["in"]! switch
+                    {
+                        "query" => [$"{plain}?{name}=%00", $"{plain}?{name}=a%01b", $"{plain}?{name}=a&{name}=%7f"],
+                        "path" => [Parameter().Replace(path, match => match.Groups[1].Value == name ? "a%01b" : "1")],
+                        _ => [],
+                    };
+                    foreach (var address in addresses)
+                    {
+                        using var request = new HttpRequestMessage(new HttpMethod(method), address);
+                        using var response = await (path.StartsWith("/node/", StringComparison.Ordinal) ? node : admin).SendAsync(request);
+                        var text = await response.Content.ReadAsStringAsync();
+                        var isNumber = parameter["schema"]?["format"] is not null && address.Contains("/a%01b", StringComparison.Ordinal);      // no such path, then
+                        var isNode = path.StartsWith("/node/", StringComparison.Ordinal) && address.Contains("/a%01b", StringComparison.Ordinal);      // its token is of no such node
+                        Assert.True(isNumber || isNode ? (int)response.StatusCode is 400 or 401 or 404 : response.StatusCode == HttpStatusCode.BadRequest && text.Contains($"{name}: has control characters", StringComparison.Ordinal),
+                            $"{method} {address} → {(int)response.StatusCode} {text}");
+                        tried++;
+                    }
+                }
+            }
+        }
+
+        Assert.True(tried > 100);
+        await admin.GetAsync("/api/v1/incidents?kind=a%0Ab%09", HttpStatusCode.OK);
+    }
+
+    [Fact]
+    public async Task A_NUL_in_a_body_is_refused_or_goes_nowhere()
+    {
+        await using var plane = await ControlPlane.StartAsync(postgres);
+        using var admin = plane.Admin();
+        using var node = plane.Node();
+        await admin.PutConfigAsync(Sample.Example);
+        await using (var database = await plane.OpenDatabaseAsync())
+        {
+            await database.ExecuteAsync("insert into incident (kind, subject, since, evidence, last_event_at) values ('probe', 'a', now(), '{}', now())");
+        }
+
+        var document = JsonNode.Parse(await File.ReadAllTextAsync(Repository.PathOf("docs", "openapi.json")))!;
+        foreach (var (path, operations) in document["paths"]!.AsObject())
+        {
+            foreach (var (method, operation) in operations!.AsObject().Where(o => o.Value!["requestBody"]?["content"]?["application/json"] is not null))
+            {
+                var schema = operation!["requestBody"]!["content"]!["application/json"]!["schema"]!;
+                schema = schema["$ref"] is { } reference ? document["components"]!["schemas"]![((string)reference!).Split('/')[^1]]! : schema;
+                var members = schema["properties"]?.AsObject().Select(p => p.Key).ToList() ?? [];
+                foreach (var bad in members)
+                {
+                    var body = new JsonObject(members.Select(m => KeyValuePair.Create(m, (JsonNode?)(m == bad ? "a\0b" : Fitting(schema["properties"]![m])[0] is var fit ? JsonNode.Parse(fit) : null))));
+                    var address = Parameter().Replace(path, path.Contains("/incidents/", StringComparison.Ordinal) ? "1" : "chat") + (path == "/node/v1/enrol" ? "?node=n" : "");
+                    using var request = new HttpRequestMessage(new HttpMethod(method), address) { Content = Body.Json(body.ToJsonString()) };
+                    using var response = await (path.StartsWith("/node/", StringComparison.Ordinal) ? node : admin).SendAsync(request);
+                    Assert.True((int)response.StatusCode < 500, $"{method} {address} {body.ToJsonString()} → {(int)response.StatusCode} {await response.Content.ReadAsStringAsync()}");
+                }
+            }
+        }
+
+        foreach (var ghost in new[] { """{"redact": {"drop": ["a\u0000b"]}}""", """{"redact": {"mask": ["a\u0000b"]}}""" })
+        {
+            var problem = await admin.SendAsync(HttpMethod.Patch, "/api/v1/pools/chat", Body.Json($$"""{"ghost": {{ghost}}}"""), HttpStatusCode.UnprocessableEntity);
+            Assert.EndsWith("[0]: has a NUL character", Assert.Single(problem.Errors()));
+        }
+    }
+
+    [GeneratedRegex(@"\{([^}]+)\}")]
+    private static partial Regex Parameter();
 
     private static async Task JudgeAsync(Call call, HttpResponseMessage response)
     {
@@ -123,10 +207,10 @@ public sealed class ApiFuzzTests(PostgresFixture postgres, ITestOutputHelper out
             switch ((string)parameter["in"]!)
             {
                 case "path":
-                    path = path.Replace($"{{{name}}}", Uri.EscapeDataString(Whole(value)));
+                    path = path.Replace($"{{{name}}}", Uri.EscapeDataString(Paired(value).Replace("\0", "")));
                     break;
                 case "query" when left > 0 && name != "wait_s":
-                    query.Add($"{name}={Uri.EscapeDataString(Whole(value))}");
+                    query.Add($"{name}={Uri.EscapeDataString(Paired(value))}");
                     break;
                 case "header":
                     headers.Add((name, value.Replace("\r", "").Replace("\n", "").Replace("\0", "")));
@@ -145,8 +229,8 @@ public sealed class ApiFuzzTests(PostgresFixture postgres, ITestOutputHelper out
         return new Call(method, target, headers, content, $"{method} {target} {(sent is null ? "" : Encoding.UTF8.GetString(sent.Value.Bytes))}");
     }
 
-    // Half of a surrogate pair cannot be escaped, and a NUL in a path is refused before the program sees it.
-    private static string Whole(string text) => new([.. text.Where(c => !char.IsSurrogate(c) && c != '\0')]);
+    // Half of a surrogate pair cannot be escaped; and a NUL in a path is refused before the program sees it.
+    private static string Paired(string text) => new([.. text.Where(c => !char.IsSurrogate(c))]);
 
     /// <summary>A value as the schema wants it, or, at any place, a hostile one.</summary>
     private static Gen<JsonNode?> FromSchema(JsonNode document, JsonNode? schema, int depth)
