@@ -238,6 +238,7 @@ public sealed class ConfigApiTests(PostgresFixture postgres, PlaneFixture fixtur
     [Fact]
     public async Task A_new_revision_is_announced_to_whoever_listens()
     {
+        await _admin.PutConfigAsync("{}");
         await using var connection = await _plane.OpenDatabaseAsync();
         var heard = new TaskCompletionSource<string>();
         connection.Notification += (_, n) => heard.TrySetResult(n.Payload);
