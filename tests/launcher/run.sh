@@ -239,6 +239,15 @@ killed() { # PART
   within 5 eval "! kill -0 $pid 2>/dev/null"
 }
 
+deaf_curl() { # a PATH in programs whose curl gets nothing from the gateway
+  programs=$scratch/deaf
+  mkdir -p "$programs"
+  printf '#!/bin/bash\n[[ " $* " != */v1/models" "* && " $* " != */v1/chat/completions" "* ]] || exit 7\nexec %q "$@"\n' "$(type -P curl)" >"$programs/curl"
+  chmod 755 "$programs/curl"
+}
+
+serves() { [[ $(curl -s --noproxy '*' -m 5 -o /dev/null -w '%{http_code}' "http://127.0.0.1:$port/v1/models") =~ ^(200|401)$ ]]; }
+
 group_revival() {
   local part
   stack revival
@@ -252,6 +261,16 @@ group_revival() {
     run "$evenkeel" status --state "$state"
     promise "and then all is well" worked_saying 'acknowledged by all workers'
   done
+
+  "$evenkeel" client --state "$state" add web >/dev/null
+  "$evenkeel" down --state "$state" >/dev/null
+  run "$evenkeel" up --state "$state"
+  promise 'a demo whose callers need a key now comes up again' worked_saying 'is up'
+  "$evenkeel" down --state "$state" >/dev/null
+  deaf_curl
+  run env PATH="$programs:$PATH" "$evenkeel" up --state "$state"
+  promise 'that the gateway does not answer is a note' worked_saying 'note: the gateway does not answer' "logs nginx --state $state"
+  promise 'and no reason to stop what ran before' serves
   run "$evenkeel" down --purge --yes --state "$state"
   promise 'and down still leaves no process' left_nothing
 }
