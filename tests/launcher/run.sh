@@ -497,6 +497,10 @@ pools:
 END
 }
 
+tells_of_the_refusal() { # REVISION: that one alone, in nginx's words
+  failed_saying "revision $1 is refused" 'cannot load certificate' 'goes on' && [[ $output != *applied* && $output != *'does not answer'* ]]
+}
+
 lists_without_keys() { worked_saying '"name":"shop"' && [[ $output != *ek-* ]]; }
 
 group_configuration() {
@@ -576,6 +580,23 @@ group_configuration() {
   run env EK_TEST_SECOND=sk-two "$evenkeel" apply --state "$state" "$file"
   promise 'an added instance is a reload' worked_saying 'nginx was reloaded'
   promise 'a variable that is new to the control plane reaches it' has_variable EK_TEST_SECOND=sk-two
+
+  first=$(revision_of "$state")
+  free_port
+  sed "s|^gateway:.*|gateway: {listen: \"127.0.0.1:$REPLY\", tls: {certificate_file: /none/cert.pem, key_file: /none/key.pem}}|" "$file" >"$scratch/refused.yaml"
+  run env EK_TEST_SECOND=sk-two "$evenkeel" apply --state "$state" "$scratch/refused.yaml"
+  promise 'apply says what nginx refuses' tells_of_the_refusal $(( first + 1 ))
+  promise 'what goes on, and the way out' says "revision $first goes on" 'stays the wanted one' "./evenkeel apply FILE --state $state"
+  run "$evenkeel" status --state "$state"
+  promise 'status tells of it, and asks where the gateway still is' tells_of_the_refusal $(( first + 1 ))
+  run env EK_TEST_SECOND=sk-two "$evenkeel" up --state "$state"
+  promise 'and so does up' tells_of_the_refusal $(( first + 1 ))
+  "$evenkeel" down --state "$state" >/dev/null
+  run env EK_TEST_SECOND=sk-two "$evenkeel" up --state "$state"
+  promise 'after a down, too' tells_of_the_refusal $(( first + 1 ))
+  promise 'and what was good serves on' serves
+  run env EK_TEST_SECOND=sk-two "$evenkeel" apply --state "$state" "$file"
+  promise 'until a better one is applied' worked_saying "Revision $(( first + 2 )) runs"
   run "$evenkeel" down --purge --yes --state "$state"
   promise 'and down leaves no process' left_nothing
 }
