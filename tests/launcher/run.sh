@@ -209,7 +209,7 @@ group_stack() {
   promise 'a second up is a no-op that says so' worked_saying 'already up: nothing to do'
   promise 'and touches no process' same_pids
   run "$evenkeel" up --state "$state" --port 9
-  promise 'a second up with another port is refused' failed_saying "$port" 'down first'
+  promise 'a second up with another port is refused' failed_saying "$port" "./evenkeel down --state $(printf %q "$state") first"
   run env -i PATH="$PATH" HOME="${HOME:-/}" "$evenkeel" status --state "$state"
   promise 'status needs nothing from the environment' worked_saying 'acknowledged'
 
@@ -467,6 +467,13 @@ group_restore() {
   run "$evenkeel" down --purge --yes --state "$state"
 }
 
+has_moved_from() { # STATE: no instance is a provider of that other stack
+  local instance
+  for instance in A B C LITE; do
+    ! config_of | grep -q ":$(sed -n "s/^PROVIDER_${instance}_PORT=//p" "$1/stack.env")/v1" || return 1
+  done
+}
+
 group_neighbours() {
   local first first_port
   stack first; first=$state first_port=$port
@@ -479,6 +486,14 @@ group_neighbours() {
   run "$evenkeel" down --purge --yes --state "$state"
   run "$evenkeel" status --state "$first"
   promise 'the end of one is nothing to the other' worked_saying 'acknowledged by all workers'
+  "$evenkeel" backup --state "$first" "$scratch/first.tar" >/dev/null
+  run "$evenkeel" restore --state "$scratch/third" "$scratch/first.tar"
+  promise 'its backup is restored beside it' worked_saying "./evenkeel up --state $scratch/third"
+  stack third
+  promise 'and comes up, with other ports where those are taken' worked_saying 'is up'
+  promise 'and providers of its own' has_moved_from "$first"
+  promise 'and answers' printed_curl_answers
+  run "$evenkeel" down --purge --yes --state "$state"
   run "$evenkeel" down --purge --yes --state "$first"
   state=$first; promise 'and down leaves no process' left_nothing
 }
