@@ -447,7 +447,7 @@ group_restore() {
   stumbling_mv stuck "*'/restore.swap/admin-token '*|*/restore.swap/stack.env" fail
   run env PATH="$programs:$PATH" "$evenkeel" restore --state "$state" --force "$file"
   promise 'where neither way goes on, it says where everything is, and the way out' \
-    failed_saying 'neither be moved nor moved back' "$state/before-restore.new" "$state/restore.swap" './evenkeel up finishes it'
+    failed_saying 'neither be moved nor moved back' "$state/before-restore.new" "$state/restore.swap" "./evenkeel up --state $state finishes it"
   promise 'and it has lost nothing' nothing_lost
   run "$evenkeel" down --state "$state"
   promise 'which is a way out' kept
