@@ -592,8 +592,12 @@ group_configuration() {
 
   write_config "$file" 7 EK_TEST_SECOND
   sed -i 's/{name: one,/{name: two,/; s/\[one\]/[two]/' "$file"
-  run env EK_TEST_SECOND=sk-two "$evenkeel" apply --state "$state" "$file"
+  run "$evenkeel" apply --state "$state" "$file"
   promise 'an added instance is a reload' worked_saying 'nginx was reloaded'
+  promise 'and one without its key is told, and what to do' says '1 instance cannot be asked' 'EK_TEST_SECOND=… ./evenkeel up'
+  run "$evenkeel" status --state "$state"
+  promise 'by status too, which is not 0 then' failed_saying 'acknowledged by all workers' 'variable EK_TEST_SECOND is not set'
+  run env EK_TEST_SECOND=sk-two "$evenkeel" apply --state "$state" "$file"
   promise 'a variable that is new to the control plane reaches it' has_variable EK_TEST_SECOND=sk-two
 
   first=$(revision_of "$state")
@@ -612,6 +616,18 @@ group_configuration() {
   promise 'and what was good serves on' serves
   run env EK_TEST_SECOND=sk-two "$evenkeel" apply --state "$state" "$file"
   promise 'until a better one is applied' worked_saying "Revision $(( first + 2 )) runs"
+  promise 'and then nothing is amiss' test "$code" = 0 -a "${output##*NOT ALL IS WELL*}" = "$output"
+  run "$evenkeel" down --state "$state"
+  run env EK_TEST_KEY=leak EK_TEST_SECOND=sk-2nd "$evenkeel" up --state "$state"
+  promise 'up after down takes the variables of the file that was applied' has_variable EK_TEST_SECOND=sk-2nd
+  promise 'and not those of the one before' has_no_variable EK_TEST_KEY
+  curl -sf --noproxy '*' -m 10 -o /dev/null -X PATCH -H "authorization: Bearer $(cat "$state/admin-token")" -H 'content-type: application/json' \
+    -d '{"api_key":"env:EK_TEST_THIRD","weight":8}' "http://127.0.0.1:$admin_port/api/v1/instances/two"
+  run env EK_TEST_THIRD=sk-three "$evenkeel" up --state "$state"
+  promise 'a variable that the API named reaches the control plane by up' has_variable EK_TEST_THIRD=sk-three
+  promise 'beside those that it has' has_variable EK_TEST_SECOND=sk-2nd
+  run "$evenkeel" status --state "$state"
+  promise 'and then all is well' worked_saying 'acknowledged by all workers'
   run "$evenkeel" down --purge --yes --state "$state"
   promise 'and down leaves no process' left_nothing
 }
