@@ -182,7 +182,7 @@ runs_as_nobody_special() {
   done
 }
 
-secrets_are_private() { [[ $(stat -Lc %a "$state/admin-token" "$state/node-token" "$state/postgres/password" "$state/control-plane/secret.key" | sort -u) == 600 ]]; }
+secrets_are_private() { [[ $(stat -Lc %a "$state/admin-token" "$state/node-token" "$state/postgres/password" "$state/postgres/reader-password" "$state/control-plane/secret.key" | sort -u) == 600 ]]; }
 
 token_works() {
   curl -sf --noproxy '*' -m 5 -H "authorization: Bearer $(cat "$state/admin-token")" "http://127.0.0.1:$admin_port/api/v1/status" | grep -q revision \
@@ -193,6 +193,18 @@ same_pids() { [[ $(pids_of "$state") == "$before" ]] || { output+=$'\n'"$before"
 
 stranger_lives() { kill -0 "$stranger" 2>/dev/null; }
 
+as_reader() { # SQL: as somebody who has the readers' password reads the launcher's database; its words in said
+  said=$(PGPASSWORD=$(cat "$state/postgres/reader-password") timeout 30 psql -X -w -h 127.0.0.1 -p "$(sed -n 's/^POSTGRES_PORT=//p' "$state/stack.env")" -U evenkeel_reader -c "$1" evenkeel 2>&1)
+}
+
+reads_reports_only() {
+  local sql said
+  as_reader 'select count(*) from report.incidents, report.cost_daily, report.audit' || { output+=$'\n'"$said"; return 1; }
+  for sql in 'select from evenkeel.secret' 'select from evenkeel.revision' 'delete from report.audit' 'create table report.mine ()' 'create role mine'; do
+    if as_reader "$sql" || [[ $said != *'permission denied'* ]]; then output+=$'\n'"$sql: $said"; return 1; fi
+  done
+}
+
 group_stack() {
   local before stranger revision
   stack 'with space'
@@ -201,6 +213,7 @@ group_stack() {
   promise 'the admin token opens the API, and nothing else does' token_works
   promise 'secrets are readable for nobody else' secrets_are_private
   (( EUID != 0 )) || promise 'started by root, nothing runs as root' runs_as_nobody_special
+  promise 'there is a login that reads the reports, and nothing else' reads_reports_only
   run "$evenkeel" status --state "$state"
   promise 'status shows every part and the revision' worked_saying postgres control-plane agent nginx provider 'revision 1, acknowledged'
   run "$evenkeel" logs --state "$state" control-plane; promise 'logs shows what a part says' worked_saying .
@@ -224,9 +237,11 @@ group_stack() {
   kill "$stranger"
 
   revision=1
+  rm -f "$state/postgres/reader-password"
   run "$evenkeel" up --state "$state"
   promise 'up after down is the same stack again' worked_saying "http://127.0.0.1:$port/v1"
   promise 'with the same configuration' test "$(revision_of "$state")" = "$revision"
+  promise 'and a cluster without the login has got it' reads_reports_only
   run "$evenkeel" down --purge --state "$state"
   promise 'purge asks, and without anybody to ask it refuses' failed_saying --yes
   run "$evenkeel" down --purge --yes --state "$state"
@@ -310,6 +325,7 @@ group_backup() {
   run "$evenkeel" up --state "$state"
   promise 'up brings it up' worked_saying 'is up'
   promise 'with the revision it had' test "$(revision_of "$state")" = "$revision"
+  promise 'and with a login that reads the reports' reads_reports_only
   promise 'and the same configuration' test "$(config_of)" = "$config"
   promise 'the gateway answers' printed_curl_answers
   rm -f "$state/node/snapshot.json"
