@@ -79,6 +79,11 @@ printed_curl_answers() { # runs the line that `up` printed, as a person would pa
   [[ $answer == *'"choices"'* && $answer == *'"content"'* ]] || { output+=$'\n'"$line"$'\n'"$answer"; return 1; }
 }
 
+printed_lines_break_and_mend() {
+  local word
+  for word in down up; do bash -c "$(sed -nE "s,^ +(curl -X POST .*/instances/b/$word)\$,\\1,p" <<<"$output") -fsS --noproxy '*' -m 10 -o /dev/null" || return 1; done
+}
+
 stack() { # NAME [UP OPTION…]: `up` on free ports; state and ports in state, port, admin_port
   state=$scratch/$1; shift
   free_port; port=$REPLY; free_port; admin_port=$REPLY
@@ -210,6 +215,7 @@ group_stack() {
   stack 'with space'
   promise 'up says where everything is' worked_saying "http://127.0.0.1:$port/v1" "http://127.0.0.1:$admin_port/" "$state/admin-token" 'curl '
   promise 'the printed curl line gives an answer' printed_curl_answers
+  promise 'the printed lines break an instance and mend it' printed_lines_break_and_mend
   promise 'the admin token opens the API, and nothing else does' token_works
   promise 'secrets are readable for nobody else' secrets_are_private
   (( EUID != 0 )) || promise 'started by root, nothing runs as root' runs_as_nobody_special
