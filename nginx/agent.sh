@@ -404,6 +404,9 @@ end() {
   log "ending nginx"
   # shellcheck disable=SC2046 # one word per job
   kill $(jobs -p) 2>/dev/null
+  # Who ends us may say how long answers get, over the environment's word, until we have ended.
+  if read -r REPLY <run/stop-wait-s && [[ $REPLY =~ ^[0-9]{1,5}$ ]]; then STOP_WAIT_S=$((10#$REPLY)); fi 2>/dev/null
+  rm -f run/stop-wait-s
   quit_nginx "$STOP_WAIT_S"
   log "ended"
   exit 0

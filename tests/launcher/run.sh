@@ -210,6 +210,17 @@ reads_reports_only() {
   done
 }
 
+slow_answer() { # asks in the background for one that takes 7 s
+  local control name; control=http://127.0.0.1:$(sed -n 's/^PROVIDER_CONTROL_PORT=//p' "$state/stack.env")
+  for name in a b c lite; do curl -sf --noproxy '*' -m 5 -o /dev/null -X PATCH -d '{"latency_ms":7000}' "$control/instances/$name"; done
+  curl -s --noproxy '*' -m 30 -o "$scratch/answer" -d '{"model":"deepseek-chat","messages":[{"role":"user","content":"Hello!"}]}' \
+    -H 'content-type: application/json' "http://127.0.0.1:$port/v1/chat/completions" &
+  asker=$!
+  sleep 0.5
+}
+asker=''
+answered() { wait "$asker"; grep -qs '"choices"' "$scratch/answer"; }
+
 group_stack() {
   local before stranger revision
   stack 'with space'
@@ -233,8 +244,10 @@ group_stack() {
   promise 'status needs nothing from the environment' worked_saying 'acknowledged'
 
   sleep 600 & stranger=$!
-  run "$evenkeel" down --state "$state"
+  slow_answer
+  run "$evenkeel" down --state "$state" --wait 30
   promise 'down says so' worked_saying 'is down'
+  promise 'an answer of 7 s is not cut within the time that down gives it' answered
   promise 'down leaves no process' no_process_of "$state"
   run "$evenkeel" down --state "$state"; promise 'a second down is fine' worked_saying 'not running'
   (umask 077; printf '%s\n' "$stranger" >"$state/run/agent.pid"; printf 'x 1\n' >"$state/run/agent.started")
