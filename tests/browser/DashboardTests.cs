@@ -87,6 +87,20 @@ public sealed class DashboardTests(Dashboard dashboard, ITestOutputHelper output
     }
 
     [Fact]
+    public async Task The_overview_is_cut_off_at_no_width()
+    {
+        await using var visitor = await dashboard.OpenAsync("overview");
+        await visitor.Page.Locator("[data-instance=a]").WaitForAsync();
+        foreach (var width in new[] { 360, 900, 1024, 1280, 1366, 1400, 1440, 1520 })
+        {
+            await visitor.Page.SetViewportSizeAsync(width, 800);
+            var room = await visitor.Page.EvaluateAsync<int[]>("() => [...document.querySelectorAll('.topology')].map(one => one.clientWidth - one.scrollWidth)");
+            Assert.True(room.Length > 0 && room.All(px => px >= 0), $"at {width} px a pool has this much room left: {string.Join(", ", room)} px");
+        }
+        Assert.Empty(visitor.Complaints);
+    }
+
+    [Fact]
     public async Task The_heatmap_shows_the_cells_of_the_api()
     {
         await using var visitor = await dashboard.OpenAsync("overview");

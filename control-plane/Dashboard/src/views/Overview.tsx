@@ -71,7 +71,7 @@ function Topology({ pool, known }: { pool: LivePool; known: Map<string, LiveInst
     if (!clients || !hub || clients.bottom <= hub.top) { setLinks([]); return }   // narrow: one below the other, no lines
     const next: Link[] = []
     const bend = (x1: number, y1: number, x2: number, y2: number) => { const m = (x2 - x1) / 2; return `M${x1} ${y1}C${x1 + m} ${y1} ${x2 - m} ${y2} ${x2} ${y2}` }
-    const x = (value: number) => Math.round(value - outer.left), y = (value: number) => Math.round(value - outer.top)
+    const x = (value: number) => Math.round(value - outer.left - frame.clientLeft + frame.scrollLeft), y = (value: number) => Math.round(value - outer.top - frame.clientTop)
     next.push({ name: 'clients', d: `M${x(clients.right)} ${y(clients.top + clients.height / 2)}L${x(hub.left)} ${y(hub.top + hub.height / 2)}`, width: pool.requests_per_s > 0 ? 6 : 2, tone: 'flow', flows: pool.requests_per_s > 0 })
     const calls = pool.tiers.flatMap(tier => tier.instances).reduce((sum, name) => sum + (known.get(name)?.attempts_per_s ?? 0), 0)
     frame.querySelectorAll<HTMLElement>('[data-link]').forEach(card => {
@@ -80,7 +80,7 @@ function Topology({ pool, known }: { pool: LivePool; known: Map<string, LiveInst
       const { tone } = condition(instance), flows = instance.attempts_per_s > 0 && tone !== 'off'
       next.push({ name: card.dataset.link!, d: bend(x(hub.right), y(hub.top + hub.height / 2), x(spot.left) - 1, y(spot.top + spot.height / 2)), width: flows ? 1.5 + 9 * Math.min(1, instance.attempts_per_s / Math.max(calls, 1e-9)) : 1.5, tone: flows ? (tone === 'bad' ? 'bad' : tone === 'warn' ? 'warn' : 'flow') : 'idle', flows })
     })
-    setSize([outer.width, outer.height]); setLinks(next)
+    setSize([frame.clientWidth, frame.clientHeight]); setLinks(next)
   }
   useLayoutEffect(measure, [pool, known])
   useEffect(() => {
