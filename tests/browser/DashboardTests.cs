@@ -100,6 +100,29 @@ public sealed class DashboardTests(Dashboard dashboard, ITestOutputHelper output
         Assert.Empty(visitor.Complaints);
     }
 
+    [Theory]
+    [InlineData("overview")]
+    [InlineData("fleet")]
+    [InlineData("nodes")]
+    public async Task What_the_nodes_leave_out_is_told_with_its_reason_wherever_it_is_seen_to_be_down(string view)
+    {
+        await using var visitor = await dashboard.OpenAsync("health", width: 360);
+        const string Reason = "\"lite\" is disabled: the environment variable DEEPSEEK_API_KEY is not set";
+        await visitor.Page.RouteAsync("**/api/v1/status", async route =>
+        {
+            var answer = await route.FetchAsync();
+            var status = JsonNode.Parse(await answer.TextAsync())!;
+            status["faults"] = new JsonArray(new JsonObject { ["path"] = "instances[3].api_key", ["message"] = Reason });
+            await route.FulfillAsync(new() { Response = answer, Body = status.ToJsonString() });
+        });
+        await visitor.GoAsync(view);
+        await Assertions.Expect(visitor.Page.GetByRole(AriaRole.Alert)).ToContainTextAsync(Reason);
+        Assert.True(await visitor.Page.EvaluateAsync<bool>("document.documentElement.scrollWidth <= innerWidth"));
+        Assert.Empty(await visitor.AxeAsync());
+        await visitor.Page.UnrouteAllAsync(new() { Behavior = UnrouteBehavior.IgnoreErrors });
+        Assert.Empty(visitor.Complaints);
+    }
+
     [Fact]
     public async Task The_heatmap_shows_the_cells_of_the_api()
     {

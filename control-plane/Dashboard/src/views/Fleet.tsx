@@ -5,6 +5,7 @@ import { call, Refusal, type Fault, type Instance, type Pool } from '../api'
 import { linkTo, useLive, useMay, useQuery, type Route } from '../hooks'
 import { count, words } from '../format'
 import { Act, Answered, Badge, Dialog, Empty, Page, Panel, Table } from '../ui'
+import { LeftOut } from './Nodes'
 import { condition } from './Overview'
 
 export function Fleet({ route }: { route: Route }) {
@@ -18,6 +19,7 @@ export function Fleet({ route }: { route: Route }) {
   const chosenPool = pool === null ? null : pools.data?.find(p => p.name === pool)
   return (
     <Page title="Pools & instances" lead="A change is live within seconds, as a new revision">
+      <LeftOut />
       <Panel title="Instances" tools={mayEdit && <a class="button" href={linkTo('fleet', { add: 'instance' })}>Add an instance</a>}>
         <Answered of={instances} empty={list => list.length === 0 ? <Empty title="There is no instance yet">Add the first one; then make a pool of it.</Empty> : null}>
           {list => <Table caption="Instances" head={['Instance', 'Now', 'Weight', 'Most at once', 'Model', 'Address', '']} numeric={[2, 3]} rows={list.map(i => {

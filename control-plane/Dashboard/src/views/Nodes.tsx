@@ -1,18 +1,26 @@
 // The nodes, what they run, and what became of each text.
 import { useState } from 'preact/hooks'
-import type { GatewayStatus, NodeReport } from '../api'
-import { useQuery } from '../hooks'
+import type { Fault, GatewayStatus, NodeReport } from '../api'
+import { useArea, useQuery } from '../hooks'
 import { ago, moment } from '../format'
 import { Answered, Badge, Dialog, Empty, Page, Panel, Table, When } from '../ui'
 
 const clock = (skewMs?: number) => skewMs === undefined ? '–' : Math.abs(skewMs) < 100 ? 'right' : <span class={Math.abs(skewMs) > 2_000 ? 'refused' : ''}>{skewMs > 0 ? '+' : '−'}{(Math.abs(skewMs) / 1000).toFixed(1)} s</span>
+
+const LeftOutNote = ({ faults }: { faults: Fault[] }) => faults.length === 0 ? null : <div class="state fault left-out" role="alert"><strong>Left out of what the nodes run</strong><ul>{faults.map((f, n) => <li key={n}><code>{f.path}</code> {f.message}</li>)}</ul></div>
+
+/** What the nodes do not run and why, for the other views that show it as down. */
+export function LeftOut() {
+  const status = useQuery<GatewayStatus>(useArea('nodes') ? '/status' : null)
+  return <LeftOutNote faults={status.data?.faults ?? []} />
+}
 
 export function Nodes() {
   const status = useQuery<GatewayStatus>('/status', 3_000)
   const [picked, setPicked] = useState<string | null>(null)
   return (
     <Page title="Nodes" lead={status.data ? <>Newest revision {status.data.revision}, {status.data.acknowledged ? 'run by every live node' : 'not yet run everywhere'}</> : undefined}>
-      {status.data && status.data.faults.length > 0 && <div class="state fault" role="alert"><strong>Left out of what the nodes run</strong><ul>{status.data.faults.map((f, n) => <li key={n}><code>{f.path}</code> {f.message}</li>)}</ul></div>}
+      <LeftOutNote faults={status.data?.faults ?? []} />
       <Panel>
         <Answered of={status} empty={data => data.nodes.length === 0 ? <Empty title="No node has been heard of">A node's agent asks for its text by itself: ./evenkeel status, ./evenkeel logs agent.</Empty> : null}>
           {data => <Table caption="Nodes" head={['Node', 'State', 'Revision', 'Workers', 'Under way', 'Edge', 'Last seen', 'Clock', 'Enrolled', 'Trouble']} numeric={[2, 3, 4]} rows={data.nodes.map(n => [

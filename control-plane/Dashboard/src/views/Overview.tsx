@@ -4,6 +4,7 @@ import type { LiveInstance, LivePool, LiveState } from '../api'
 import { linkTo, useLive } from '../hooks'
 import { clock, count, millis, money, rate, share, words } from '../format'
 import { Badge, Empty, FaultNote, Loading, Page, Stat } from '../ui'
+import { LeftOut } from './Nodes'
 
 export type Tone = 'ok' | 'warn' | 'bad' | 'off'
 
@@ -26,6 +27,7 @@ export function Overview() {
   const state = live.state
   return (
     <Page title="Overview" lead={state ? <>Revision {state.revision} · {clock(state.at)}</> : undefined}>
+      <LeftOut />
       {state ? <Now state={state} /> : live.fault ? <FaultNote fault={live.fault} /> : <Loading />}
     </Page>
   )
