@@ -318,6 +318,23 @@ public sealed class DashboardTests(Dashboard dashboard, ITestOutputHelper output
     }
 
     [Fact]
+    public async Task The_key_of_an_instance_that_has_none_is_not_said_to_be_unchanged()
+    {
+        await using var visitor = await dashboard.OpenAsync("fleet?add=instance");
+        var key = visitor.Page.GetByLabel("API key");
+        await Assertions.Expect(key).ToHaveAttributeAsync("placeholder", "none given yet");
+        await visitor.Page.RouteAsync("**/api/v1/instances", route => route.FulfillAsync(new()
+        {
+            ContentType = "application/json",
+            Body = """[{"name":"keyed","base_url":"http://127.0.0.1:9","api_key":"env:KEY","weight":1,"max_connections":1,"base_latency":"1s","enabled":true,"drain":false}]""",
+        }));
+        await visitor.GoAsync("overview");
+        await visitor.GoAsync("fleet?instance=keyed");
+        await Assertions.Expect(key).ToHaveAttributeAsync("placeholder", "unchanged");
+        Assert.Empty(visitor.Complaints);
+    }
+
+    [Fact]
     public async Task An_instance_is_drained_and_switched_off_and_taken_back_by_a_click_each()
     {
         await using var visitor = await dashboard.OpenAsync("fleet");

@@ -83,7 +83,7 @@ const poolFields: FieldSpec[] = [
 ]
 
 const read = (item: unknown, key: string): string => {
-  const value = key.split('.').reduce<unknown>((at, part) => (at as Record<string, unknown> | undefined)?.[part], item)
+  const value = key.split('.').reduce<unknown>((at, part) => (at as Record<string, unknown> | null | undefined)?.[part], item)
   return value === undefined || value === null ? '' : Array.isArray(value) ? value.join(', ') : String(value)
 }
 
@@ -111,9 +111,9 @@ function bodyOf(specs: FieldSpec[], before: Values, now: Values): Record<string,
 /** "instances[2].price.input_per_million" is about the field price.input_per_million of this form. */
 const placeOf = (fault: Fault) => fault.path.replace(/^(instances|pools)\[\d+\]\.?/, '')
 
-interface FormProps { specs: FieldSpec[]; values: Values; set: (key: string, value: string) => void; faults: Fault[]; mayAll: boolean; mayAny: boolean }
+interface FormProps { specs: FieldSpec[]; item: unknown; values: Values; set: (key: string, value: string) => void; faults: Fault[]; mayAll: boolean; mayAny: boolean }
 
-function Fields({ specs, values, set, faults, mayAll, mayAny }: FormProps) {
+function Fields({ specs, item, values, set, faults, mayAll, mayAny }: FormProps) {
   return <>{specs.map(spec => {
     const mine = faults.filter(f => placeOf(f) === spec.key || placeOf(f).startsWith(spec.key + '[')), id = `f-${spec.key}`, disabled = spec.needs === 'admin' ? !mayAll : !mayAny
     const common = { id, name: spec.key, disabled, 'aria-invalid': mine.length > 0 ? true as const : undefined, 'aria-describedby': mine.length > 0 ? `${id}-fault` : spec.hint ? `${id}-hint` : undefined }
@@ -125,7 +125,7 @@ function Fields({ specs, values, set, faults, mayAll, mayAny }: FormProps) {
             {spec.type === 'choice'
               ? <select {...common} value={values[spec.key]} onChange={event => set(spec.key, event.currentTarget.value)}>{spec.options!.map(([value, text]) => <option key={value} value={value}>{text}</option>)}</select>
               : spec.type === 'secret'
-                ? <input {...common} type="password" autocomplete="off" value={values[spec.key]} placeholder="unchanged" onInput={event => set(spec.key, event.currentTarget.value)} />
+                ? <input {...common} type="password" autocomplete="off" value={values[spec.key]} placeholder={read(item, spec.key) === '' ? 'none given yet' : 'unchanged'} onInput={event => set(spec.key, event.currentTarget.value)} />
                 : <input {...common} autocomplete="off" inputMode={spec.type === 'number' ? 'decimal' : undefined} value={values[spec.key]} onInput={event => set(spec.key, event.currentTarget.value)} />}
             {spec.hint && mine.length === 0 && <span class="hint" id={`${id}-hint`}>{spec.hint}</span>}</>}
         {mine.length > 0 && <span class="refused" id={`${id}-fault`} role="alert">{mine.map(f => f.message).join('; ')}</span>}
@@ -168,7 +168,7 @@ function InstanceDialog({ item, etag, onClose }: { item: Instance | null; etag: 
   return (
     <Dialog title={item ? `Instance ${item.name}` : 'A new instance'} onClose={onClose} wide>
       <form class="form" data-form="instance" onSubmit={event => { event.preventDefault(); void save() }} noValidate>
-        <Fields specs={specs} values={{ name, ...form.values }} set={(key, value) => key === 'name' ? setName(value) : form.set(key, value)} faults={form.placed} mayAll={mayEdit} mayAny={mayOperate} />
+        <Fields specs={specs} item={item} values={{ name, ...form.values }} set={(key, value) => key === 'name' ? setName(value) : form.set(key, value)} faults={form.placed} mayAll={mayEdit} mayAny={mayOperate} />
         <FormFaults fault={form.fault} shown={specs.map(s => s.key)} onReload={onClose} />
         <footer class="row">
           {mayOperate && <button class="primary" disabled={form.busy}>{form.busy ? 'Saving …' : 'Save'}</button>}
@@ -200,7 +200,7 @@ function PoolDialog({ item, etag, names, onClose }: { item: Pool | null; etag: s
   return (
     <Dialog title={item ? `Pool ${item.name}` : 'A new pool'} onClose={onClose} wide>
       <form class="form" data-form="pool" onSubmit={event => { event.preventDefault(); void save() }} noValidate>
-        <Fields specs={specs} values={{ name, ...form.values }} set={(key, value) => key === 'name' ? setName(value) : form.set(key, value)} faults={form.placed} mayAll={mayEdit} mayAny={mayEdit} />
+        <Fields specs={specs} item={item} values={{ name, ...form.values }} set={(key, value) => key === 'name' ? setName(value) : form.set(key, value)} faults={form.placed} mayAll={mayEdit} mayAny={mayEdit} />
         {tiers.map((tier, n) => (
           <fieldset key={n} disabled={!mayEdit}>
             <legend>Tier {n + 1}{n === 0 ? ', asked first' : ''}</legend>
