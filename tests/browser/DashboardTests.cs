@@ -403,6 +403,15 @@ public sealed class DashboardTests(Dashboard dashboard, ITestOutputHelper output
     }
 
     [Fact]
+    public async Task Every_entry_of_the_navigation_is_in_sight_on_a_phone()
+    {
+        await using var visitor = await dashboard.OpenAsync("overview", width: 360);
+        var right = await visitor.Page.Locator(".nav-group a").EvaluateAllAsync<double[]>("all => all.map(one => one.getBoundingClientRect().right)");
+        Assert.Equal(s_views.Length, right.Length);
+        Assert.All(right, edge => Assert.InRange(edge, 0, 360));
+    }
+
+    [Fact]
     public Task Every_view_is_free_of_serious_faults_fits_its_width_and_has_a_quiet_console() =>
         Task.WhenAll(LookAtEveryViewAsync(1440, ColorScheme.Light), LookAtEveryViewAsync(360, ColorScheme.Dark));
 
