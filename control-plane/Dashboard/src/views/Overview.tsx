@@ -127,10 +127,10 @@ function InstanceCard({ i }: { i: LiveInstance }) {
         </span>
         <span><b>{count(i.in_flight)}</b> of {count(i.limit)} in flight</span>
       </span>
-      <Fact name="share" value={share(i.share)} /><Fact name="rate" value={rate(i.attempts_per_s)} /><Fact name="P50" value={millis(i.p50_ms)} /><Fact name="P99" value={millis(i.p99_ms)} />
+      <Fact name="share" value={share(i.share)} title="Its share of the next choice in its tier: 0 % while it is not asked, as when it is full. What it serves is the rate." /><Fact name="rate" value={rate(i.attempts_per_s)} /><Fact name="P50" value={millis(i.p50_ms)} /><Fact name="P99" value={millis(i.p99_ms)} />
       <Fact name="failed" value={share(i.error_rate)} bad={i.error_rate >= 0.05} /><Fact name="an hour" value={Object.entries(i.cost_per_hour ?? {}).map(([, amount]) => money(amount)).join(' + ') || '–'} />
     </a>
   )
 }
 
-const Fact = ({ name, value, bad }: { name: string; value: string; bad?: boolean }) => <span class={`t-fact ${bad ? 'bad' : ''}`}><b>{value}</b><span>{name}</span></span>
+const Fact = ({ name, value, bad, title }: { name: string; value: string; bad?: boolean; title?: string }) => <span class={`t-fact ${bad ? 'bad' : ''}`} title={title}><b>{value}</b><span>{name}</span></span>
