@@ -80,8 +80,8 @@ try
     builder.Services.AddClients();
 
     builder.Services.ConfigureHttpJsonOptions(json => ConfigJson.Configure(json.SerializerOptions));
-    builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = false);   // a 400 everywhere, not a fault
-    builder.Services.AddProblemDetails();
+    builder.Services.Configure<RouteHandlerOptions>(handlers => handlers.ThrowOnBadRequest = true);   // for UseWordsForBadRequests
+    builder.Services.AddProblemDetails(problems => problems.CustomizeProblemDetails = Refusals.Explain);
     builder.Services.AddExceptionHandler<DatabaseAway>();
     builder.Services.AddExceptionHandler<NoText>();
     builder.Services.AddOpenApi(OpenApiDocument.Configure);
@@ -98,6 +98,7 @@ try
     });
     app.UseRouting();
     app.UseGate();
+    app.UseWordsForBadRequests();
     app.UseRefusalOfControlCharacters();
     app.UseRefusalWhileAway();
 

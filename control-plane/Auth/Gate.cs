@@ -44,7 +44,7 @@ public static class Gate
 
         if (await CallerOfAsync(context) is not { } caller)
         {
-            await RefuseAsync(context, "This needs an admin token or a session.");
+            await RefuseAsync(context, WhyNobody(context));
             return;
         }
 
@@ -116,6 +116,15 @@ public static class Gate
 
         return SessionEndpoints.CookieOf(context.Request) is { } cookie ? await tokens.BySessionAsync(cookie, context.RequestAborted) : null;
     }
+
+    // Which of them it was, nobody learns: a token that was in force once is no more worth than one that never was.
+    private static string WhyNobody(HttpContext context) =>
+        context.Request.Headers.Authorization.Count > 0
+            ? BearerTokens.HashOf(OnlyAuthorization(context)) is null
+                ? "The header authorization is to be: Bearer, and an admin token."
+                : "This admin token is not known: revoked, expired or of another installation."
+        : SessionEndpoints.CookieOf(context.Request) is not null ? "This session is over; sign in again."
+        : "This needs an admin token or a session.";
 
     internal static string? OnlyAuthorization(HttpContext context) =>
         context.Request.Headers.Authorization is { Count: 1 } only ? only[0] : null;
