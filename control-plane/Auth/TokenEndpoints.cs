@@ -55,9 +55,14 @@ public static partial class TokenEndpoints
             return TypedResults.Problem(title: "Forbidden", detail: $"areas: this token is bound to {Areas.Words(own)}, and makes tokens for these only.", statusCode: StatusCodes.Status403Forbidden);
         }
 
-        return await tokens.AddAsync(body.Name, body.Role, body.Areas?.Distinct().ToList(), body.ExpiresAt?.UtcDateTime, Caller.NameOf(context), cancel) is var (token, row)
-            ? TypedResults.Created($"/api/v1/tokens/{row.Name}", new MadeAdminToken(token, row.Name, row.Role, row.ExpiresAt, row.Areas))
-            : TypedResults.Problem(title: "Conflict", detail: $"There is a token of this name, or there are {AdminTokens.MostTokens} already.", statusCode: StatusCodes.Status409Conflict);
+        if (await tokens.AddAsync(body.Name, body.Role, body.Areas?.Distinct().ToList(), body.ExpiresAt?.UtcDateTime, Caller.NameOf(context), cancel) is var (token, row))
+        {
+            return TypedResults.Created($"/api/v1/tokens/{row.Name}", new MadeAdminToken(token, row.Name, row.Role, row.ExpiresAt, row.Areas));
+        }
+
+        return TypedResults.Problem(title: "Conflict", statusCode: StatusCodes.Status409Conflict, detail: (await tokens.ListAsync(cancel)).Any(other => other.Name == body.Name)
+            ? $"The name \"{body.Name}\" is taken by another token."
+            : $"There are {AdminTokens.MostTokens} tokens, no more are kept; the name of one that is revoked or expired may be used anew.");
     }
 
     private static async Task<Results<NoContent, ProblemHttpResult>> Revoke(string name, AdminTokens tokens, CancellationToken cancel) =>

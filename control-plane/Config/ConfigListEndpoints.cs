@@ -78,7 +78,7 @@ internal class ConfigListEndpoints<T>(
 
             // A name that is missing or no text is for the reader to refuse.
             var name = body["name"] is JsonValue given && given.TryGetValue<string>(out var text) ? text : "";
-            return IndexOf(items, name) >= 0 ? Edit.Conflict($"There is a {noun} \"{Units.Shown(name)}\" already.") : new Entry(items.Count, body);
+            return IndexOf(items, name) >= 0 ? Edit.Conflict($"The name \"{Units.Shown(name)}\" is taken by another {noun}.") : new Entry(items.Count, body);
         });
 
     private async Task<Results<Ok<T>, Created<T>, ProblemHttpResult>> Put(string name, HttpContext context, ConfigStore store)
@@ -126,7 +126,7 @@ internal class ConfigListEndpoints<T>(
             // The document was valid with it, so what is wrong without it is that something needs it.
             return read.IsValid
                 ? read
-                : Edit.Conflict($"The {noun} \"{name}\" is in use: " + string.Join("; ", read.Faults.Take(5).Select(f => $"{f.Path}: {f.Message}")));
+                : Edit.Conflict($"The {noun} \"{name}\" is in use by {ConfigPlace.Users(read.Faults, read.Document)}; take it out there first.");
         }, ConfigApi.Note(context.Request), ConfigApi.IfMatch(context.Request), context.RequestAborted);
         if (result is not ChangeResult.Saved saved)
         {
@@ -173,14 +173,19 @@ internal class ConfigListEndpoints<T>(
             return ConfigApi.Invalid([new ConfigFault("name", $"is \"{Units.Shown(name)}\" in the address, and names do not change")]);
         }
 
+        var (place, read) = ("", (ReadResult?)null);
         var result = await store.ChangeAsync(current =>
         {
             var entry = change(itemsOf(current.Document), (JsonObject)body.DeepClone());
-            return entry.Refusal ?? ConfigReader.ReadEntry(current.Document, list, entry.Index, entry.Item!);
+            if (entry.Refusal is { } refusal) return refusal;
+            (place, read) = ($"{list}[{entry.Index}]", ConfigReader.ReadEntry(current.Document, list, entry.Index, entry.Item!));
+            return read;
         }, ConfigApi.Note(context.Request), ConfigApi.IfMatch(context.Request), context.RequestAborted);
         if (result is not ChangeResult.Saved saved)
         {
-            return ConfigApi.Problem(result);
+            return result is ChangeResult.Invalid invalid
+                ? ConfigApi.Invalid([.. invalid.Faults.Select(fault => ConfigPlace.Within(fault, place, read!.Document))])
+                : ConfigApi.Problem(result);
         }
 
         ConfigApi.SetETag(context.Response, saved.Now.Revision);

@@ -38,7 +38,8 @@ public sealed class InstanceApiTests(PlaneFixture fixture) : IClassFixture<Plane
     [Fact]
     public async Task Names_that_are_taken_unknown_or_changed_are_refused()
     {
-        await _admin.SendAsync(HttpMethod.Post, Path, Body.Json("""{"name": "a", "base_url": "http://c/v1"}"""), HttpStatusCode.Conflict);
+        var taken = await _admin.SendAsync(HttpMethod.Post, Path, Body.Json("""{"name": "a", "base_url": "http://c/v1"}"""), HttpStatusCode.Conflict);
+        Assert.Equal("The name \"a\" is taken by another instance.", (string?)taken["detail"]);
         await _admin.GetAsync(Path + "/nobody", HttpStatusCode.NotFound);
         await _admin.SendAsync(HttpMethod.Patch, Path + "/nobody", Body.Json("{}"), HttpStatusCode.NotFound);
         await _admin.SendAsync(HttpMethod.Delete, Path + "/nobody", expect: HttpStatusCode.NotFound);
@@ -52,15 +53,20 @@ public sealed class InstanceApiTests(PlaneFixture fixture) : IClassFixture<Plane
     public async Task What_a_pool_needs_is_not_removed()
     {
         var problem = await _admin.SendAsync(HttpMethod.Delete, Path + "/a", expect: HttpStatusCode.Conflict);
-        Assert.Contains("pools[0].tiers[0].instances[0]: no instance \"a\"", (string?)problem["detail"]);
+        Assert.Equal("The instance \"a\" is in use by pool \"chat\", tier \"primary\"; take it out there first.", (string?)problem["detail"]);
         Assert.Equal(2, (await _admin.GetJsonAsync(Path)).AsArray().Count);
     }
 
     [Fact]
-    public async Task Faults_of_one_instance_come_with_their_place_in_the_whole_configuration()
+    public async Task Faults_of_one_instance_come_with_their_place_in_what_was_sent()
     {
         var problem = await _admin.SendAsync(HttpMethod.Patch, Path + "/b", Body.Json("""{"weight": -1, "wieght": 2, "base_latency": 5}"""), HttpStatusCode.UnprocessableEntity);
-        Assert.Equal(["instances[1].base_latency", "instances[1].weight", "instances[1].wieght"], problem["errors"]!.AsArray().Select(e => (string?)e!["path"]).Order(StringComparer.Ordinal));
+        Assert.Equal(["base_latency", "weight", "wieght"], problem["errors"]!.AsArray().Select(e => (string?)e!["path"]).Order(StringComparer.Ordinal));
+        Assert.Contains("wieght: unknown key; did you mean weight?", problem.Errors());
+        var nested = await _admin.SendAsync(HttpMethod.Post, Path, Body.Json("""{"name": "c", "base_url": "http://c/v1", "tls": {"verfiy": true}, "api_key": "secret:00000000000000000000"}"""), HttpStatusCode.UnprocessableEntity);
+        Assert.Equal(["tls.verfiy: unknown key; did you mean verify?"], nested.Errors());
+        var secret = await _admin.SendAsync(HttpMethod.Post, Path, Body.Json("""{"name": "c", "base_url": "http://c/v1", "api_key": "secret:00000000000000000000"}"""), HttpStatusCode.UnprocessableEntity);
+        Assert.Equal(["api_key: no stored secret \"00000000000000000000\""], secret.Errors());
     }
 
     [Theory]
@@ -106,7 +112,11 @@ public sealed class InstanceApiTests(PlaneFixture fixture) : IClassFixture<Plane
         var patched = await _admin.SendAsync(HttpMethod.Patch, Pools + "/small", Body.Json("""{"algorithm": "least_load", "retry": {"budget_ratio": 0.5}}"""));
         Assert.Equal(("least_load", "50%", 4), ((string?)patched["algorithm"], (string?)patched["retry"]!["budget_ratio"], (int)patched["retry"]!["max_attempts"]!));
         var taken = await _admin.SendAsync(HttpMethod.Patch, Pools + "/small", Body.Json("""{"models": ["s", "m"]}"""), HttpStatusCode.UnprocessableEntity);
-        Assert.Equal(["pools[1].models[1]: the model \"m\" is already at pools[0].models[0]"], taken.Errors());
+        Assert.Equal(["models[1]: the model \"m\" is already at pool \"chat\", models[0]"], taken.Errors());
+        var wanted = await _admin.SendAsync(HttpMethod.Patch, Pools + "/chat", Body.Json("""{"models": ["m", "s"]}"""), HttpStatusCode.UnprocessableEntity);
+        Assert.Equal(["models[1]: the model \"s\" is already at pool \"small\", models[0]"], wanted.Errors());
+        var twice = await _admin.SendAsync(HttpMethod.Patch, Pools + "/chat", Body.Json("""{"models": ["m"], "tiers": [{"instances": ["a", "nobody"]}]}"""), HttpStatusCode.UnprocessableEntity);
+        Assert.Equal(["tiers[0].instances[1]: no instance \"nobody\""], twice.Errors());
         await _admin.SendAsync(HttpMethod.Delete, Pools + "/chat", expect: HttpStatusCode.NoContent);
         await _admin.SendAsync(HttpMethod.Delete, Path + "/b", expect: HttpStatusCode.NoContent);
     }
