@@ -107,11 +107,17 @@ public static class ConfigEndpoints
         sent.CancelAfter(turns.SendsWithin);
         try
         {
-            return await ConfigApi.BodyAsync(context.Request, sent.Token) is { } body ? (ConfigReader.Read(body, format), null) : (null, ConfigApi.TooLarge());
+            return await ConfigApi.BodyAsync(context.Request, sent.Token) is { } body ? (WithHint(ConfigReader.Read(body, format), body.Span, format), null) : (null, ConfigApi.TooLarge());
         }
         catch (OperationCanceledException) when (!context.RequestAborted.IsCancellationRequested)
         {
             return (null, ConfigApi.TooSlow(turns.SendsWithin));
         }
     }
+
+    // No document of JSON begins with anything else: it is YAML, sent as what it is not.
+    private static ReadResult WithHint(ReadResult read, ReadOnlySpan<byte> body, ConfigFormat format) =>
+        format == ConfigFormat.Json && read.Faults is [{ Path: "" } fault] && body.TrimStart(" \t\r\n"u8) is [not ((byte)'{' or (byte)'['), ..]
+            ? read with { Faults = [fault with { Message = $"{fault.Message}; YAML is sent with content-type: {ConfigApi.YamlType}" }] }
+            : read;
 }

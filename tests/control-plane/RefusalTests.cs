@@ -1,5 +1,6 @@
 using System.Net;
 using System.Text;
+using Dapper;
 using Xunit;
 
 namespace Evenkeel.Tests;
@@ -68,6 +69,29 @@ public sealed class RefusalTests(PlaneFixture fixture) : IClassFixture<PlaneFixt
         Assert.Equal(("Not found", "There is nothing at /api/v1/nope; /openapi shows what there is."), ((string?)nowhere["title"], (string?)nowhere["detail"]));
         var method = await _admin.SendAsync(HttpMethod.Put, "/api/v1/instances", Body.Json("{}"), HttpStatusCode.MethodNotAllowed);
         Assert.Equal(("Method not allowed", "/api/v1/instances takes GET, POST, not PUT."), ((string?)method["title"], (string?)method["detail"]));
+    }
+
+    [Fact]
+    public async Task YAML_that_is_sent_as_JSON_is_told_what_it_is_sent_as()
+    {
+        const string Where = "not JSON, at character 1 of the line";
+        var yaml = await _admin.SendAsync(HttpMethod.Put, "/api/v1/config", Body.Json("instances: []\n"), HttpStatusCode.UnprocessableEntity);
+        Assert.Equal([$": {Where}; YAML is sent with content-type: application/yaml"], yaml.Errors());
+        var json = await _admin.SendAsync(HttpMethod.Put, "/api/v1/config", Body.Json("{\"instances\": []"), HttpStatusCode.UnprocessableEntity);
+        Assert.DoesNotContain("yaml", json.ToJsonString(), StringComparison.OrdinalIgnoreCase);
+    }
+
+    [Fact]
+    public async Task A_token_that_cannot_be_made_has_one_reason()
+    {
+        await _admin.SendAsync(HttpMethod.Post, "/api/v1/tokens", Body.Json("""{"name":"twice","role":"viewer"}"""), HttpStatusCode.Created);
+        var taken = await _admin.SendAsync(HttpMethod.Post, "/api/v1/tokens", Body.Json("""{"name":"twice","role":"viewer"}"""), HttpStatusCode.Conflict);
+        Assert.Equal("The name \"twice\" is taken by another token.", (string?)taken["detail"]);
+        await using var database = await fixture.Plane.OpenDatabaseAsync();
+        await database.ExecuteAsync("insert into admin_token (name, role, token_hash, created_by) select 'many-' || n, 'viewer', sha256(n::text::bytea), 'test' from generate_series(1, 1000) n");
+        var full = await _admin.SendAsync(HttpMethod.Post, "/api/v1/tokens", Body.Json("""{"name":"more","role":"viewer"}"""), HttpStatusCode.Conflict);
+        Assert.StartsWith("There are 1000 tokens", (string?)full["detail"], StringComparison.Ordinal);
+        await database.ExecuteAsync("delete from admin_token");
     }
 
     [Theory]
