@@ -218,7 +218,7 @@ public static class AlertEndpoints
     private static async Task<Ok<IReadOnlyList<SilenceView>>> Silences(AlertStore store, CancellationToken cancel, bool all = false) => TypedResults.Ok(await store.SilencesAsync(all, cancel));
 
     private static async Task<Results<Created<SilenceView>, ProblemHttpResult>> Silence(
-        NewSilence body, AlertStore store, TimeProvider time, HttpContext context, CancellationToken cancel)
+        NewSilence body, AlertStore store, ConfigStore config, TimeProvider time, HttpContext context, CancellationToken cancel)
     {
         var (by, now) = (body.By ?? Caller.NameOf(context), time.GetUtcNow());
         if (body.Until <= now || body.Until > now.AddDays(90)) return BadRequest("until: must lie ahead, at most 90 days");
@@ -228,6 +228,12 @@ public static class AlertEndpoints
         {
             if (name is not null && !ConfigValidator.IsName(name)) return BadRequest($"{key}: is not a name");
         }
+
+        // One that matches nothing would let everybody sleep until it rings.
+        var document = (await config.LoadAsync(cancel)).Document;
+        if (body.Rule is not null && AlertRules.Of(document).All(rule => rule.Name != body.Rule)) return BadRequest($"rule: no rule \"{body.Rule}\"");
+        if (body.Pool is not null && document.Pools.All(pool => pool.Name != body.Pool)) return BadRequest($"pool: no pool \"{body.Pool}\"");
+        if (body.Instance is not null && document.Instances.All(instance => instance.Name != body.Instance)) return BadRequest($"instance: no instance \"{body.Instance}\"");
         return await store.SilenceAsync(body, body.Until.UtcDateTime, by, cancel) is { } made
             ? TypedResults.Created($"/api/v1/silences/{made.Id}", made)
             : TypedResults.Problem(title: "Conflict", detail: "There are 1000 silences in force already.", statusCode: StatusCodes.Status409Conflict);

@@ -190,6 +190,18 @@ public sealed class AlertTests(PostgresFixture postgres) : IClassFixture<Postgre
         Assert.Equal(("ada", "moving house"), ((string)(await admin.GetJsonAsync("/api/v1/silences?all=true"))[0]!["created_by"]!, (string)silence["reason"]!));
     }
 
+    [Theory]
+    [InlineData("rule", "no rule")]
+    [InlineData("pool", "no pool")]
+    [InlineData("instance", "no instance")]
+    public async Task A_silence_of_what_is_not_there_is_refused(string key, string words)
+    {
+        await admin.ApplyAsync(Config("alerts: [{name: down, metric: instance_down}]"));
+        var body = Body.Json($$"""{"until":"{{DateTime.UtcNow.AddHours(1):o}}","reason":"x","{{key}}":"nobody"}""");
+        var problem = await admin.SendAsync(HttpMethod.Post, "/api/v1/silences", body, HttpStatusCode.BadRequest);
+        Assert.Equal($"{key}: {words} \"nobody\"", (string?)problem["detail"]);
+    }
+
     [Fact]
     public async Task A_silence_without_end_reason_or_name_is_refused()
     {
