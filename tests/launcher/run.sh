@@ -586,7 +586,7 @@ group_configuration() {
   run "$evenkeel" token --state "$state" add ci operator --areas config,clients
   promise 'token add shows a new token' worked_saying 'eka_'
   run "$evenkeel" token --state "$state" add ci operator
-  promise 'a name is taken once' failed_saying 'There is a token of this name'
+  promise 'a name is taken once' failed_saying 'is taken by another token'
   run "$evenkeel" token --state "$state" list
   promise 'token list tells its name and role' worked_saying 'ci   operator config,clients'
   run "$evenkeel" token --state "$state" list --json
