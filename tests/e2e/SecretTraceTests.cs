@@ -18,7 +18,7 @@ public sealed class SecretTraceTests(SharedStack shared)
 
     /// <summary>Files that hold secrets because somebody has to read them there.</summary>
     private static readonly string[] s_keepers =
-        ["admin-token", "node-token", "postgres/password", "control-plane/secret.key", "node/token", "node/run/agent.header", "node/snapshot.json"];
+        ["admin-token", "node-token", "postgres/password", "postgres/reader-password", "control-plane/secret.key", "node/token", "node/run/agent.header", "node/snapshot.json"];
 
     private static readonly string[] s_pages = ["/", "/app.js", "/openapi/v1.json", "/openapi/index.html", "/healthz", "/readyz", "/metrics", "/nothing", "/api/v1/telemetry/cost?by=client"];
 
@@ -206,7 +206,7 @@ public sealed class SecretTraceTests(SharedStack shared)
 
         yield return ("a client's key", ClientKey);
         yield return ("a webhook's secret", WebhookSecret);
-        foreach (var file in new[] { "admin-token", "node-token", "postgres/password" })
+        foreach (var file in new[] { "admin-token", "node-token", "postgres/password", "postgres/reader-password" })
         {
             yield return (file, File.ReadAllText(shared.Stack.PathOf(file)).Trim());
         }
