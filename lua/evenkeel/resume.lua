@@ -113,6 +113,17 @@ local function put_delta(s, relay, member, text)
   relay._put(s, s.identity .. ',"choices":[{"index":0,"delta":{"' .. member .. '":' .. encode(text) .. '},"finish_reason":null}]}')
 end
 
+-- What is new in a text goes to the client, and is kept. @return whether anything is; nil: it is not the text that was delivered
+local function deliver(s, relay, member, kept, skip, text)
+  if skip then text = skip.feed(text) end
+  if not text then return nil end
+  if text == "" then return false end
+  put_delta(s, relay, member, text)
+  kept:put(inside(text))
+  s.content = s.content + 1
+  return true
+end
+
 local function finish(s, relay, call, reason, usage)
   relay._put(s, s.identity .. ',"choices":[{"index":0,"delta":{},"finish_reason":' .. encode(reason) .. "}]}")
   if call.usage == 1 then
@@ -175,37 +186,21 @@ local function try(attempt, s, relay, candidate, prefixed, before_end)
         break
       end
       if info.has_usage then usage = cjson.decode(sub(data, info.usage_s, info.usage_e)) end
-      if info.has_other then
+      local diverged = info.has_other
+      if not diverged and thought ~= "" and not drop_reasoning then
+        local delivered = deliver(s, relay, "reasoning_content", s.said_reasoning, skip_reasoning, thought)
+        diverged, produced = delivered == nil, produced or delivered
+      end
+      if not diverged and said ~= "" then
+        diverged = skip_reasoning and not skip_reasoning.caught_up()
+        if not diverged then
+          local delivered = deliver(s, relay, "content", s.said_content, skip_content, said)
+          diverged, produced = delivered == nil, produced or delivered
+        end
+      end
+      if diverged then
         transport.close(conn)
         return "diverged"
-      end
-      if thought ~= "" and not drop_reasoning then
-        if skip_reasoning then thought = skip_reasoning.feed(thought) end
-        if not thought then
-          transport.close(conn)
-          return "diverged"
-        end
-        if thought ~= "" then
-          put_delta(s, relay, "reasoning_content", thought)
-          s.said_reasoning:put(inside(thought))
-          s.content, produced = s.content + 1, true
-        end
-      end
-      if said ~= "" then
-        if skip_reasoning and not skip_reasoning.caught_up() then
-          transport.close(conn)
-          return "diverged"
-        end
-        if skip_content then said = skip_content.feed(said) end
-        if not said then
-          transport.close(conn)
-          return "diverged"
-        end
-        if said ~= "" then
-          put_delta(s, relay, "content", said)
-          s.said_content:put(inside(said))
-          s.content, produced = s.content + 1, true
-        end
       end
       if info.finish_s then reason = decode_string(data, info.finish_s, info.finish_e) end
       if info.choices > 0 and s.max_tokens and s.content >= s.max_tokens and not reason then
