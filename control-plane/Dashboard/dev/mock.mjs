@@ -88,7 +88,7 @@ createServer(async (request, response) => {
     request.on('close', () => clearInterval(timer)); response.on('close', () => clearInterval(timer)); tell()
     return
   }
-  if (request.method === 'PATCH' || request.method === 'PUT') return json({ title: 'Not a valid configuration', errors: [{ path: 'instances[0].weight', message: 'must be 0 to 1000' }] }, 422)
+  if (request.method === 'PATCH' || request.method === 'PUT') return json({ title: 'Not a valid configuration', errors: [{ path: 'weight', message: 'must be 0 to 1000' }] }, 422)
   const one = path.match(/^\/(incidents|traces)\/(.+)$/)
   if (one) return json(answers['/' + one[1]]().find(item => String(item.id) === one[2] || item.request_id === one[2]) ?? traces[1])
   if (/^\/revisions\/\d+\/diff\/\d+$/.test(path)) return json([{ path: 'instances[own-vllm].weight', from: 10, to: 20 }])

@@ -108,14 +108,14 @@ function bodyOf(specs: FieldSpec[], before: Values, now: Values): Record<string,
   return body
 }
 
-/** "instances[2].price.input_per_million" is about the field price.input_per_million of this form. */
-const placeOf = (fault: Fault) => fault.path.replace(/^(instances|pools)\[\d+\]\.?/, '')
+/** "price.input_per_million" is about the field of this name; "models[1]" about models. */
+const isAbout = (fault: Fault, key: string) => fault.path === key || fault.path.startsWith(key + '[')
 
 interface FormProps { specs: FieldSpec[]; item: unknown; values: Values; set: (key: string, value: string) => void; faults: Fault[]; mayAll: boolean; mayAny: boolean }
 
 function Fields({ specs, item, values, set, faults, mayAll, mayAny }: FormProps) {
   return <>{specs.map(spec => {
-    const mine = faults.filter(f => placeOf(f) === spec.key || placeOf(f).startsWith(spec.key + '[')), id = `f-${spec.key}`, disabled = spec.needs === 'admin' ? !mayAll : !mayAny
+    const mine = faults.filter(f => isAbout(f, spec.key)), id = `f-${spec.key}`, disabled = spec.needs === 'admin' ? !mayAll : !mayAny
     const common = { id, name: spec.key, disabled, 'aria-invalid': mine.length > 0 ? true as const : undefined, 'aria-describedby': mine.length > 0 ? `${id}-fault` : spec.hint ? `${id}-hint` : undefined }
     return (
       <div class={`field ${spec.type === 'check' ? 'check' : ''}`} key={spec.key}>
@@ -151,7 +151,7 @@ function FormFaults({ fault, shown, onReload }: { fault: Refusal | null; shown: 
   if (fault.status === 412) {
     return <div class="state fault" role="alert"><strong>Somebody changed the configuration meanwhile</strong><p>Nothing was saved, so that nobody's change is lost. Look at what is in force now, then make yours again.</p><button type="button" onClick={onReload}>Show what is in force</button></div>
   }
-  const rest = fault.errors.filter(f => !shown.some(key => placeOf(f) === key || placeOf(f).startsWith(key + '[')))
+  const rest = fault.errors.filter(f => !shown.some(key => isAbout(f, key)))
   return <div class="state fault" role="alert"><strong>{fault.title}</strong>{fault.errors.length === 0 && <p>{fault.detail}</p>}{rest.length > 0 && <ul>{rest.map((f, n) => <li key={n}><code>{f.path}</code> {f.message}</li>)}</ul>}</div>
 }
 
