@@ -236,15 +236,25 @@ node_status() {
 # The digest that a rendered text carries.
 text_digest() { grep -oEm1 '\b[0-9a-f]{64}\b' "$1" 2>/dev/null | head -n1; }
 
-# runs DIGEST OLD-PIDS: every worker is new and says that it runs this text.
+# runs DIGEST OLD-PIDS: every worker is new and says that it runs this text. Every: nginx forks one after the other, and a first may speak
+# before a last has begun.
 runs() {
-  local digest=$1 old=" ${2//$'\n'/ } " pids pid word rest said_digest
+  local digest=$1 old=" ${2//$'\n'/ } " pids pid word rest said_digest meant=1
   local -A said=()
   pids=$(workers)
   [[ -n $pids ]] || return 1
   for pid in $pids; do [[ $old != *" $pid "* ]] || return 1; done
-  while read -r word pid rest said_digest; do [[ $word == worker ]] && said[$pid]=$said_digest; done < <(node_status)
-  for pid in $pids; do [[ ${said[$pid]:-} == "$digest" ]] || return 1; done
+  while read -r word pid rest said_digest; do
+    case $word in
+      workers) meant=$pid ;;
+      worker) said[$pid]=$said_digest ;;
+    esac
+  done < <(node_status)
+  for pid in $pids; do
+    [[ ${said[$pid]:-} == "$digest" ]] || return 1
+    ((--meant))
+  done
+  ((meant <= 0))
 }
 
 # prove DIGEST OLD-PIDS LOG-OFFSET: waits until it runs; gives up early when nginx has said why it will not.

@@ -68,7 +68,7 @@ local function status()
   local workers = node.workers()
   if ngx.var.arg_format == "text" then
     ngx.header["Content-Type"] = "text/plain"
-    ngx.print("master ", node.master_pid(), "\n")
+    ngx.print("master ", node.master_pid(), "\nworkers ", ngx.worker.count(), "\n")
     for _, w in ipairs(workers) do ngx.print("worker ", w.pid, " ", w.revision, " ", w.text_digest ~= "" and w.text_digest or "-", "\n") end
     return
   end

@@ -31,6 +31,7 @@ internal sealed class AgentNode : IAsyncDisposable
             function standin.init_worker() ngx.shared.workers:set(ngx.worker.pid(), standin.digest) end
             function standin.status()
               ngx.say("master 1")
+              ngx.say("workers ", ngx.worker.count())
               for _, pid in ipairs(ngx.shared.workers:get_keys()) do ngx.say("worker ", pid, " 0 ", ngx.shared.workers:get(pid)) end
             end
             return standin

@@ -91,7 +91,7 @@ public sealed class NodeTlsTests : IAsyncLifetime
         await node.EventuallyAsync("the node shows its new certificate", async () => await ShownAsync(node.AdminPort) == "CN=new");
         ours.Issue("plane", CertificateFiles.ForServers, "new-plane");
         await node.EventuallyAsync("the control plane shows its new certificate", async () => await ShownAsync(new Uri(options.Listen).Port) == "CN=new-plane");
-        Assert.Equal(2, (await StatusAsync(options)).Status?.ActiveWorkers.Count());
+        await node.EventuallyAsync("two workers are active, the old ones no more", async () => (await StatusAsync(options)).Status?.ActiveWorkers.Count() == 2);
         Assert.Single(node.Stub.Reports);
     }
 
