@@ -15,7 +15,7 @@ export LC_ALL=C.UTF-8
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 results=$root/tests/results
 failures=$results/failures.txt
-lanes=('lint lua unit' 'launcher e2e')
+lanes=('launcher lint lua' 'e2e unit')        # about as long as each other
 last_parts=(browser failover chaos bench)
 other_parts=(containers)      # only when they are named
 kit_options=() chaos_options=() container_options=()
