@@ -67,7 +67,7 @@ hardened() { # UNIT…: on systemd's scale from 0 to 100, where 100 is no harden
 part_lint() {
   check luacheck luacheck --no-color lua tests/lua tests/bench
   # shellcheck disable=SC2046  # names without spaces, our own
-  check shellcheck shellcheck $(shell_scripts)
+  check shellcheck shellcheck -xa $(shell_scripts)
   ! command -v systemd-analyze >/dev/null || check 'systemd units' hardened nginx/systemd/*.service
   check 'dotnet format' dotnet format ControlPlane.sln --verify-no-changes --verbosity minimal
 }
