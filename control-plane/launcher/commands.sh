@@ -196,7 +196,7 @@ command_apply() {
 command_client() {
   local action name overlap method=PATCH path body='{}'
   state_option client "$@"
-  [[ ${rest[0]:-} != list && ${rest[0]:-} != --json ]] || take_json
+  take_json
   action=${rest[0]:-list} name=${rest[1]:-} overlap=${rest[2]:-}
   [[ $action == list || $name =~ ^[a-z0-9._-]{1,48}$ ]] || usage_fault 'client needs the NAME of a client (a-z 0-9 . _ -)' client
   (( ${#rest[@]} <= 3 )) && [[ $action == rotate || -z $overlap ]] && [[ $overlap =~ ^[0-9a-z.]*$ ]] || usage_fault 'client does not know what these mean' client
@@ -213,11 +213,14 @@ command_client() {
   part_pid control-plane || fail "the control plane is not running; start it with ./evenkeel up$with_state"
   # shellcheck disable=SC2086  # two words or none
   api "$method" "$path" ${body:+-H content-type:application/json --data-binary "$body"} || refused
-  case $action in
-    list) show_list "o->>'name' as name, o->>'enabled' as enabled, jsonb_array_length(o->'keys') as keys,
+  case $as_json:$action in
+    *:list) show_list "o->>'name' as name, o->>'enabled' as enabled, jsonb_array_length(o->'keys') as keys,
       coalesce((select string_agg(m, ',') from jsonb_array_elements_text(o->'models') m), 'all') as models" ;;
-    remove) printf 'The client %s is removed.\n' "$name" ;;
-    *) printf '%s\n' "$HTTP_BODY" ;;
+    *:remove) printf 'The client %s is removed.\n' "$name" ;;
+    true:*) printf '%s\n' "$HTTP_BODY" ;;
+    *:add|*:rotate) top_level key; printf '%s\n' "$REPLY" ;;        # alone: for a variable
+    *:off) printf 'The client %s is off: its requests are refused.\n' "$name" ;;
+    *:on) printf 'The client %s is on.\n' "$name" ;;
   esac
 }
 

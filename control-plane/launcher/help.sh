@@ -46,11 +46,12 @@ are taken from your environment. What the revision cannot use, like an instance 
 END
     ;;
     client) cat <<'END'
-./evenkeel client [--state DIR] list [--json] | add NAME | rotate NAME [OVERLAP] | off NAME | on NAME | remove NAME
+./evenkeel client [--state DIR] list | add NAME | rotate NAME [OVERLAP] | off NAME | on NAME | remove NAME [--json]
 
-Callers with keys of their own. `add` and `rotate` show the new key, once; after a rotation the old keys go on for
-the OVERLAP (1h unless told, 0s: not at all). --json is the API's whole answer, for scripts. `off` refuses a client at every node within a second. Limits, models and
-budgets: the configuration's clients, or the API (docs/clients.md).
+Callers with keys of their own. `add` and `rotate` print the new key, once and alone; after a rotation the old keys
+go on for the OVERLAP (1h unless told, 0s: not at all). `off` refuses a client at every node within a second. --json
+prints the API's whole answer, for scripts. Limits, models and budgets: the configuration's clients, or the API
+(docs/clients.md).
 END
     ;;
     token) cat <<'END'

@@ -544,6 +544,7 @@ tells_of_the_refusal() { # REVISION: that one alone, in nginx's words
   failed_saying "revision $1 is refused" 'cannot load certificate' 'goes on' && [[ $output != *applied* && $output != *'does not answer'* ]]
 }
 
+is_a_key() { (( code == 0 )) && [[ $output =~ ^ek-[A-Za-z0-9_-]{43}$ ]]; }
 lists_without_keys() { worked_saying shop && [[ $output != *ek-* && $output != *[{}]* ]]; }
 
 group_configuration() {
@@ -602,17 +603,21 @@ group_configuration() {
   promise 'stored secrets get a new key under way' worked_saying 'stored secrets have the new key'
 
   run "$evenkeel" client --state "$state" add shop
-  promise 'client add shows a key' worked_saying '"name":"shop"' '"key":"ek-'
+  promise 'client add prints the key, and nothing else' is_a_key
   first=$output
   run "$evenkeel" client --state "$state" rotate shop 0s
-  promise 'client rotate shows another' worked_saying '"key":"ek-'
+  promise 'client rotate prints another' is_a_key
   promise 'which is not the first' test "$output" != "$first"
+  run "$evenkeel" client --state "$state" rotate shop 2h --json
+  promise 'with --json it is the whole answer' worked_saying '"name":"shop"' '"key":"ek-' '"until":'
   run "$evenkeel" client --state "$state" off shop
-  promise 'client off switches it off' worked_saying '"enabled":false'
+  promise 'client off switches it off, and says so' worked_saying 'The client shop is off'
+  run "$evenkeel" client --state "$state" list --json
+  promise 'which the API tells as well' worked_saying '"enabled":false'
   run "$evenkeel" client --state "$state" list
   promise 'client list tells it, and no key' lists_without_keys
   run "$evenkeel" client --state "$state" on shop
-  promise 'client on switches it on again' worked_saying '"enabled":true'
+  promise 'client on switches it on again' worked_saying 'The client shop is on.'
   run "$evenkeel" client --state "$state" remove shop
   promise 'client remove removes it, and says so' worked_saying 'The client shop is removed'
   run "$evenkeel" client --state "$state" off shop
