@@ -347,11 +347,11 @@ start_nginx() {
   return 1
 }
 
-# certificates: path, inode, size and time of the files that nginx.conf names for its edge, and we for the admin listener.
+# certificates [TEXT]: path, inode, size and time of the files that it, or nginx.conf, names for its edge, and we for the admin listener.
 certificates() {
-  local name
+  local name text=${1:-nginx.conf}
   while read -r name; do stat -L -c '%n %i %s %.9Y' -- "$name" 2>&1; done \
-    < <(sed -nE 's/^ *ssl_(certificate|certificate_key|client_certificate) "?([^";]+)"?;.*$/\2/p' nginx.conf platform-admin.conf 2>/dev/null)
+    < <(sed -nE 's/^ *ssl_(certificate|certificate_key|client_certificate) "?([^";]+)"?;.*$/\2/p' "$text" platform-admin.conf 2>/dev/null)
 }
 
 # reload DIGEST: nginx.conf is live within PROOF_WAIT_S, or the last good text is and the words are in run/agent.load.words.
@@ -427,7 +427,8 @@ trap '' HUP
 # --- the loop ----------------------------------------------------------------------------------------------------------------
 
 revision=0      # of the last text that was fetched
-refused=""      # digest of the text that failed last: not asked for again
+refused=""      # digest of the text that failed last: not asked for again,
+refused_files="" # unless these were certificates that lacked or were unfit, and are others now
 start_pause_s=1
 next_start_s=0
 
@@ -507,6 +508,7 @@ fetch() {
 
 # apply: nginx.conf.candidate, of $digest and $revision.
 apply() {
+  refused_files=""
   if is_running && [[ $digest == "$(text_digest nginx.conf)" ]] && runs "$digest" ""; then
     refused=""
     report applied load "$digest" "$revision" </dev/null
@@ -515,6 +517,8 @@ apply() {
   write_platform
   if ! "$NGINX" -t -p "$PWD/" -c nginx.conf.candidate </dev/null >run/agent.test.words 2>&1 9>&-; then
     refused=$digest
+    mv nginx.conf.candidate nginx.conf.refused
+    refused_files=$(certificates nginx.conf.refused)
     report refused test "$digest" "$revision" <run/agent.test.words
     return 0
   fi
@@ -556,6 +560,13 @@ renew_certificates() {
     unfit_certificates=$files
     log "the reload with the certificate's new files failed"
   fi
+}
+
+# A text that nginx -t refused is asked for again when the files that it names are others than then.
+forgive_refused() {
+  [[ -n $refused_files && $(certificates nginx.conf.refused) != "$refused_files" ]] || return 0
+  log "the files of the refused text have changed: it is tried again"
+  refused="" refused_files=""
 }
 
 # --- enrolment ---------------------------------------------------------------------------------------------------------------
@@ -621,6 +632,7 @@ while :; do
   if [[ -z $token ]]; then pause 2; continue; fi
   ensure_running
   renew_certificates
+  forgive_refused
   send_report
   fetch "$POLL_WAIT_S"
   case $http in

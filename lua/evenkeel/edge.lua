@@ -83,6 +83,15 @@ local function list_models(snapshot, client, one)
   return ngx.exit(ngx.HTTP_OK)
 end
 
+local function unusable_body(var, message, member)
+  if member then return errors.send(400, "invalid_value", "The request is not usable: " .. message .. ".", member) end
+  local encoding = var.http_content_encoding
+  if encoding and encoding ~= "identity" then
+    return errors.send(415, "unsupported_encoding", "The request body has a Content-Encoding; send it as plain JSON.")
+  end
+  return errors.send(400, "invalid_json", "The request body is not JSON that can be used: " .. message .. ".")
+end
+
 local function seconds(text)
   local given = tonumber(text)
   if given and given > 0 and given < 86400 then return given end
@@ -159,9 +168,7 @@ function M.access()
   local body = request_body.read()
   local arrived = meter.clock_s()
   local info, message, _, member = json_scan.scan(body)
-  if not info then
-    return errors.send(400, "invalid_json", "The request body is not usable: " .. message .. ".", member)
-  end
+  if not info then return unusable_body(var, message, member) end
   local model = info.model
   if not model then
     return errors.send(400, "model_required", "The request must name a model.", "model")

@@ -1,3 +1,4 @@
+using System.IO.Compression;
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
@@ -44,10 +45,10 @@ public sealed class HostileInputTests(SharedStack shared)
     [Theory]
     [InlineData("""{"model":"plain-model","model":"renamed-model","messages":[]}""", "invalid_json")]
     [InlineData("""{"model":"plain-model","mod\u0065l":"renamed-model","messages":[]}""", "invalid_json")]
-    [InlineData("""{"model":["plain-model"],"messages":[]}""", "invalid_json")]
-    [InlineData("""{"model":{"a":1},"messages":[]}""", "invalid_json")]
-    [InlineData("""{"model":7,"messages":[]}""", "invalid_json")]
-    [InlineData("""{"model":null,"messages":[]}""", "invalid_json")]
+    [InlineData("""{"model":["plain-model"],"messages":[]}""", "invalid_value")]
+    [InlineData("""{"model":{"a":1},"messages":[]}""", "invalid_value")]
+    [InlineData("""{"model":7,"messages":[]}""", "invalid_value")]
+    [InlineData("""{"model":null,"messages":[]}""", "invalid_value")]
     [InlineData("""{"messages":[]}""", "model_required")]
     [InlineData("""{"model":"plain-model\u0000","messages":[]}""", "model_not_found")]
     [InlineData("""{"model":"plain-model\r\nX-Injected: 1","messages":[]}""", "invalid_json|model_not_found")]
@@ -72,6 +73,15 @@ public sealed class HostileInputTests(SharedStack shared)
         Assert.Contains((string)answer.Error["code"]!, codes.Split('|'));
         Assert.Null(answer.Header("X-Injected"));
         Assert.Equal(calls, shared.Providers.Ledger.Entries("plain").Count + shared.Providers.Ledger.Entries("renamed").Count);
+    }
+
+    [Fact]
+    public async Task A_compressed_body_is_told_to_come_plain()
+    {
+        using var packed = new MemoryStream();
+        await using (var gzip = new GZipStream(packed, CompressionMode.Compress, leaveOpen: true)) await gzip.WriteAsync(Encoding.UTF8.GetBytes(Body));
+        var answer = await shared.Gateway.SendContentAsync(HttpMethod.Post, "/v1/chat/completions", new ByteArrayContent(packed.ToArray()) { Headers = { ContentEncoding = { "gzip" } } });
+        Assert.Equal((415, "unsupported_encoding"), (answer.Status, (string)answer.Error["code"]!));
     }
 
     [Theory]

@@ -351,25 +351,35 @@ public sealed class AgentTests
     }
 
     [Fact]
+    public async Task A_text_whose_certificate_is_missing_is_refused_and_applied_as_soon_as_it_is_there()
+    {
+        await using var node = new AgentNode();
+        await node.Stub.StartAsync();
+        node.Want(1, node.Text("one"));
+        node.StartAgent();
+        await node.AnswersAsync("one");
+        var digest = node.Want(2, node.Text("two", server: TlsServer(node, AgentNode.FreePort())));
+        Assert.Contains("edge.pem", (await node.ReportAsync(digest, "refused")).Words);
+        PutCertificate(node, "at-last");
+        await node.ReportAsync(digest, "applied");
+        await node.AnswersAsync("two");
+    }
+
+    [Fact]
     public async Task A_certificate_that_is_renewed_is_served_without_a_lost_answer_and_half_a_renewal_changes_nothing()
     {
         await using var node = new AgentNode();
         await node.Stub.StartAsync();
         var port = AgentNode.FreePort();
-        Renew("old");
-        var digest = node.Want(1, node.Text("one", server: $$"""
-            server { listen 127.0.0.1:{{port}} ssl;
-              ssl_certificate {{node.At("edge.pem")}};
-              ssl_certificate_key "{{node.At("edge.key")}}";
-              location / { return 200 "tls"; } }
-            """));
+        PutCertificate(node, "old");
+        var digest = node.Want(1, node.Text("one", server: TlsServer(node, port)));
         node.StartAgent();
         await node.ReportAsync(digest, "applied");
         Assert.Equal("CN=old", await ServedAsync());
 
         // The certificate without its key: nginx -t says no, and the old pair goes on.
         var key = File.ReadAllText(node.At("edge.key"));
-        Renew("new");
+        PutCertificate(node, "new");
         var newKey = File.ReadAllText(node.At("edge.key"));
         File.WriteAllText(node.At("edge.key"), key);
         await node.EventuallyAsync("the half is refused", () => Task.FromResult(node.Log.Contains("cannot be used; the old ones go on")));
@@ -381,14 +391,6 @@ public sealed class AgentTests
         await node.EventuallyAsync("the new one is served", async () => await ServedAsync() == "CN=new");
         Assert.Equal("end", await stream.ReadLineAsync());
         Assert.Equal(digest, Assert.Single(node.Stub.Reports).Digest);
-
-        void Renew(string name)
-        {
-            using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
-            using var certificate = new CertificateRequest("CN=" + name, key, HashAlgorithmName.SHA256).CreateSelfSigned(DateTimeOffset.UtcNow.AddDays(-1), DateTimeOffset.UtcNow.AddDays(1));
-            File.WriteAllText(node.At("edge.pem"), certificate.ExportCertificatePem());
-            File.WriteAllText(node.At("edge.key"), key.ExportPkcs8PrivateKeyPem());
-        }
 
         async Task<string?> ServedAsync()
         {
@@ -433,5 +435,20 @@ public sealed class AgentTests
             catch (Exception gone) when (gone is IOException or UnauthorizedAccessException) { continue; }
             yield return line;
         }
+    }
+
+    private static string TlsServer(AgentNode node, int port) => $$"""
+        server { listen 127.0.0.1:{{port}} ssl;
+          ssl_certificate {{node.At("edge.pem")}};
+          ssl_certificate_key "{{node.At("edge.key")}}";
+          location / { return 200 "tls"; } }
+        """;
+
+    private static void PutCertificate(AgentNode node, string name)
+    {
+        using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
+        using var certificate = new CertificateRequest("CN=" + name, key, HashAlgorithmName.SHA256).CreateSelfSigned(DateTimeOffset.UtcNow.AddDays(-1), DateTimeOffset.UtcNow.AddDays(1));
+        File.WriteAllText(node.At("edge.pem"), certificate.ExportCertificatePem());
+        File.WriteAllText(node.At("edge.key"), key.ExportPkcs8PrivateKeyPem());
     }
 }
