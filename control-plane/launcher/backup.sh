@@ -3,7 +3,7 @@
 # A backup is a plain tar of these files of the state directory and no others.
 readonly BACKUP_FORMAT=1
 readonly BACKUP_NEEDS=(VERSION database.dump stack.env admin-token node-token control-plane/secret.key)
-readonly BACKUP_MAY_HOLD=(control-plane/secret.key.previous node/snapshot.json)
+readonly BACKUP_MAY_HOLD=(control-plane/secret.key.previous control-plane/secret.key.next node/snapshot.json)
 
 pg_program() { # PROGRAM ARGS…: one of PostgreSQL's programs, as the role evenkeel; the password goes by file, which goes with it
   local bin program=$1 file=$STATE/run/pgpass.$$ code=0; shift

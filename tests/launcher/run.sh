@@ -314,6 +314,7 @@ node_knows() { # TEXT: the snapshot that the node runs has it, which is where a 
   grep -qs -- "$1" "$state/node/snapshot.json"
 }
 
+is_in_tar() { tar -tf "$2" | grep -xF -- "$1" >/dev/null; }
 group_backup() {
   local file=$scratch/backups/all.tar config revision
   mkdir -m 700 "$scratch/backups"
@@ -323,8 +324,11 @@ group_backup() {
     -d '{"api_key":"sk-to-be-saved","weight":41}' "http://127.0.0.1:$admin_port/api/v1/instances/a"
   promise 'a key reaches the node' within 15 node_knows sk-to-be-saved
   revision=$(revision_of "$state") config=$(config_of)
+  run "$evenkeel" rotate-secret-key --state "$state" --prepare
+  promise 'a next secret key is prepared' worked_saying secret.key.next
   run "$evenkeel" backup --state "$state" "$file"
   promise 'backup writes one file while all runs' worked_saying "$file"
+  promise 'with the next secret key: it may be that of the data already' is_in_tar control-plane/secret.key.next "$file"
   promise 'that only its owner can read' test "$(stat -c %a "$file")" = 600
   promise 'and that shows no stored key in clear but in the snapshot of the node' test "$(tar -xOf "$file" database.dump | grep -c sk-to-be-saved)" = 0
   run "$evenkeel" backup --state "$state" "$file"; promise 'a backup overwrites nothing' failed_saying 'is there already'
