@@ -11,6 +11,7 @@ using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using Npgsql;
+using Quartz;
 
 namespace Evenkeel.Tests;
 
@@ -68,6 +69,18 @@ public sealed class ControlPlane : WebApplicationFactory<Program>
         client.DefaultRequestHeaders.Authorization = token is null ? null : new AuthenticationHeaderValue("Bearer", token);
         return client;
     }
+
+    /// <summary>From here on a test does by hand what the jobs of this group do, and does it alone.</summary>
+    public async Task PauseJobsAsync(string group)
+    {
+        var scheduler = await SchedulerAsync();
+        await scheduler.PauseJobGroups(GroupMatcher<JobKey>.GroupEquals(group));
+        await NodeCalls.EventuallyAsync($"no job of {group} runs", async () => (await scheduler.QueryFireInstances(new FireInstanceQuery { TriggerGroup = GroupMatcher<TriggerKey>.GroupEquals(group) })).Items.Count == 0);
+    }
+
+    public async Task ResumeJobsAsync(string group) => await (await SchedulerAsync()).ResumeJobGroups(GroupMatcher<JobKey>.GroupEquals(group));
+
+    private async Task<IScheduler> SchedulerAsync() => await Services.GetRequiredService<ISchedulerFactory>().GetScheduler();
 
     /// <summary>For a look past the API.</summary>
     public async Task<NpgsqlConnection> OpenDatabaseAsync()

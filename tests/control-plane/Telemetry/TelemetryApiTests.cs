@@ -34,11 +34,11 @@ public sealed class TelemetryApiTests(PlaneFixture fixture) : IClassFixture<Plan
     public async Task InitializeAsync()
     {
         admin = Plane.Admin();
+        await Plane.PauseJobsAsync("telemetry");
         database = await Plane.OpenDatabaseAsync();
         var revision = await admin.PutConfigAsync(Config);
         await NodeCalls.EventuallyAsync("the plane knows", () => Plane.Services.GetRequiredService<DesiredState>().Current?.Revision >= revision);
-        await database.ExecuteAsync($"""
-            select pg_advisory_xact_lock({TelemetryStore.LockKey});
+        await database.ExecuteAsync("""
             truncate telemetry_series, telemetry_call, telemetry_usage, telemetry_trace, telemetry_cursor, telemetry_last, outage_prevented;
             delete from incident;
             insert into node (name, admin_url, last_seen_at, live) values ('one', 'http://127.0.0.1:1', now() - interval '1 hour', false) on conflict do nothing;

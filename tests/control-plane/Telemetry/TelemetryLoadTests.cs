@@ -4,7 +4,6 @@ using Dapper;
 using Evenkeel.Telemetry;
 using Evenkeel.Tests.Nodes;
 using Microsoft.Extensions.DependencyInjection;
-using Quartz;
 using Xunit;
 using Xunit.Abstractions;
 
@@ -22,7 +21,7 @@ public sealed class TelemetryLoadTests(PlaneFixture fixture, ITestOutputHelper o
     {
         var plane = fixture.Plane;
         using var starts = plane.CreateClient();
-        await (await plane.Services.GetRequiredService<ISchedulerFactory>().GetScheduler()).PauseJob(new JobKey("telemetry", "telemetry"));
+        await plane.PauseJobsAsync("telemetry");
         await using var database = await plane.OpenDatabaseAsync();
         var gauges = Enumerable.Range(0, Nodes).Select(n => new Counting(n)).ToList();
         var nodes = new List<FakeNode>();

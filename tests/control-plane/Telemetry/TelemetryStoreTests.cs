@@ -18,11 +18,10 @@ public sealed class TelemetryStoreTests(PlaneFixture fixture) : IClassFixture<Pl
 
     public async Task InitializeAsync()
     {
+        await Plane.PauseJobsAsync("telemetry");
         database = await Plane.OpenDatabaseAsync();
         store = AnotherStore();
-        // Silent: the plane's own jobs leave it alone.
-        await database.ExecuteAsync($"""
-            select pg_advisory_xact_lock({TelemetryStore.LockKey});
+        await database.ExecuteAsync("""
             truncate telemetry_series, telemetry_call, telemetry_usage, telemetry_trace, telemetry_cursor, telemetry_last, telemetry_gap, outage_prevented;
             delete from incident;
             insert into node (name, admin_url, last_seen_at, live) values ('one', 'http://127.0.0.1:1', now() - interval '1 hour', false) on conflict do nothing;
@@ -288,6 +287,7 @@ public sealed class TelemetryStoreTests(PlaneFixture fixture) : IClassFixture<Pl
         node.Telemetry = (after, from) => after >= 1764106847131 ? """{"seq":1764106847132,"series":[]}""" : Read(from == 0 ? "page-1" : "page-2");
         node.Traces = after => after >= 1764106847129 ? """{"traces":[],"begin":1764106847123,"last":1764106847129,"dropped":0,"sampled_out":3}""" : Read("traces");
         await agent.TextAsync("two", node.Url);
+        await Plane.ResumeJobsAsync("telemetry");
         await NodeCalls.EventuallyAsync("it is read", async () => (await store.CursorAsync("two")).TraceNumber == 1764106847129);
         Assert.Equal(1764106847131, (await store.CursorAsync("two")).Seq);
         Assert.Equal(5, await CountAsync(where: "family = 'request'"));
