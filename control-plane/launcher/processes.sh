@@ -165,6 +165,7 @@ port_holder() { # PORT: "nginx (pid 12)" in REPLY, or "another process"
 }
 
 need_port() { # PORT WHAT OPTION; who was killed a moment ago listens until its last thread has gone, and nobody is seen to hold its port
+  # Nor is it in the way when nginx's workers of this state directory hold it, whose master was killed: they are ended.
   local tries
   for (( tries = 0; tries < 30; tries++ )); do
     listening "$1" || return 0
@@ -172,6 +173,7 @@ need_port() { # PORT WHAT OPTION; who was killed a moment ago listens until its 
     [[ $REPLY == 'another process' ]] || break
     sleep 0.1
   done
+  [[ ! $REPLY =~ ^nginx\ \(pid\ ([0-9]+)\)$ ]] || ! stack_pids | grep -x "${BASH_REMATCH[1]}" >/dev/null || return 0
   fail "port $1, wanted for $2, is used by $REPLY; free it or choose another with $3 N"
 }
 

@@ -162,6 +162,11 @@ up_from_nothing() { # CONFIG PORT ADMIN_PORT WORKERS
   [[ -e /proc/self/fd/8 ]] || lock_state
   ensure_release
   exec 9<&-
+  if [[ -n $(stack_pids) ]]; then
+    step 'ending what a killed run has left'
+    stop_everything || fail "these processes would not end: $(stack_pids | tr '\n' ' ')"
+    step_done
+  fi
   need_runtime_for_user
   ensure_secret admin-token
   ensure_secret node-token

@@ -296,6 +296,14 @@ group_revival() {
     promise "and then all is well" worked_saying 'acknowledged by all workers'
   done
 
+  # shellcheck disable=SC2046  # pids
+  kill -KILL $(pids_of "$state")
+  promise 'when all was killed, nginx with it, its workers still hold the port' serves
+  run "$evenkeel" up --state "$state"
+  promise 'and up brings all of it up again' worked_saying 'ending what a killed run has left' 'is up'
+  run "$evenkeel" status --state "$state"
+  promise 'with workers that have a master' worked_saying 'acknowledged by all workers'
+
   "$evenkeel" client --state "$state" add web >/dev/null
   "$evenkeel" down --state "$state" >/dev/null
   run "$evenkeel" up --state "$state"
