@@ -38,7 +38,7 @@ stack_pids() { # every live process of this state directory, one a line
   } 2>/dev/null | sort -u | while read -r file; do
     pid=${file#/proc/} pid=${pid%%/*}
     [[ $pid != "$$" && $pid != "$BASHPID" ]] && process_start "$pid" || continue
-    case $file in */cwd) case $(cat "/proc/$pid/comm" 2>/dev/null) in nginx*|postgres*) ;; *) continue ;; esac ;; esac
+    case $file in */cwd) case $(cat "/proc/$pid/comm" 2>/dev/null || true) in nginx*|postgres*) ;; *) continue ;; esac ;; esac
     printf '%s\n' "$pid"
   done | sort -nu
 }
@@ -161,7 +161,7 @@ port_holder() { # PORT: "nginx (pid 12)" in REPLY, or "another process"
   link=$(find /proc/[0-9]*/fd -maxdepth 1 -lname "socket:\[$inode\]" 2>/dev/null | head -n 1 || true)
   [[ -n $link ]] || return 0
   pid=${link#/proc/} pid=${pid%%/*}
-  REPLY="$(cat "/proc/$pid/comm" 2>/dev/null) (pid $pid)"
+  REPLY="$(cat "/proc/$pid/comm" 2>/dev/null || echo process) (pid $pid)"
 }
 
 need_port() { # PORT WHAT OPTION; who was killed a moment ago listens until its last thread has gone, and nobody is seen to hold its port
