@@ -67,7 +67,7 @@ public sealed class TlsFaultTests
             simulator["T"].Down();
             await Assert.ThrowsAnyAsync<Exception>(() => handshake);
         }
-        var deadline = DateTime.UtcNow.AddSeconds(5);
+        var deadline = DateTime.UtcNow.AddSeconds(20);
         while (simulator["T"].Counters.TlsFailures < 3 && DateTime.UtcNow < deadline)
         {
             await Task.Delay(10);

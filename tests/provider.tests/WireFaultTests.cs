@@ -29,7 +29,7 @@ public sealed class WireFaultTests(OneInstance fixture) : IClassFixture<OneInsta
     public async Task Split_on_the_wire_sends_small_packets(string body)
     {
         using var client = await ConnectAsync(A);
-        await client.SendAsync(body, "x-sim-fault: split_bytes=64;gap_ms=3;level=wire\r\n");
+        await client.SendAsync(body, "x-sim-fault: split_bytes=16;gap_ms=5;level=wire\r\n");
         var reads = 0;
         while ((await client.ReadSomeAsync()).Length > 0)
         {
