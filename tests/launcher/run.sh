@@ -19,6 +19,7 @@ bad=0
 
 take_down() {
   local state
+  [[ -z ${holder:-} ]] || kill "$holder" 2>/dev/null
   for state in "$scratch"/*/ "$scratch"/*/.evenkeel/; do
     [[ ! -d ${state}run ]] || "$evenkeel" down --purge --yes --state "${state%/}" >/dev/null 2>&1
   done
@@ -93,8 +94,8 @@ state='' port='' admin_port=''
 
 listening() { local hex; printf -v hex %04X "$1"; grep -qE "^ *[0-9]+: [0-9A-F]+:$hex [0-9A-F]+:[0-9A-F]+ 0A " /proc/net/tcp; }
 
-listen_on() { # PORT: a process, in holder, that has it for a minute
-  perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:$ARGV[0]") or die; sleep 60' "$1" &
+listen_on() { # PORT: a process, in holder, that has it until it is killed
+  perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:$ARGV[0]") or die; sleep 600' "$1" &
   holder=$!
   within 10 listening "$1"
 }
@@ -130,7 +131,7 @@ group_refusals() {
   promise 'and nothing is left half-started' left_nothing
   run "$evenkeel" up --state "$state" --port "$admin_port" --admin-port "$port"
   promise 'so is a used admin port' failed_saying "port $port" --admin-port
-  kill "$holder"; wait "$holder" 2>/dev/null
+  kill "$holder"; wait "$holder" 2>/dev/null; holder=''
 
   mkdir "$programs"; ln -s /usr/bin/* "$programs/"; rm -f "$programs/dotnet"
   run env PATH="$programs" "$evenkeel" up --state "$state" --port "$port" --admin-port "$admin_port"
@@ -214,10 +215,12 @@ slow_answer() { # asks in the background for one that takes 7 s
   local control name; control=http://127.0.0.1:$(sed -n 's/^PROVIDER_CONTROL_PORT=//p' "$state/stack.env")
   for name in a b c lite; do curl -sf --noproxy '*' -m 5 -o /dev/null -X PATCH -d '{"latency_ms":7000}' "$control/instances/$name"; done
   curl -s --noproxy '*' -m 30 -o "$scratch/answer" -d '{"model":"deepseek-chat","messages":[{"role":"user","content":"Hello!"}]}' \
-    -H 'content-type: application/json' "http://127.0.0.1:$port/v1/chat/completions" &
+    -H 'content-type: application/json' -H "x-request-id: $slow_id" "http://127.0.0.1:$port/v1/chat/completions" &
   asker=$!
-  sleep 0.5
+  within 20 reads_of_it "$control"
 }
+reads_of_it() { curl -sf --noproxy '*' -m 5 "$1/ledger" | grep -q "$slow_id"; }
+slow_id=an-answer-of-seven-seconds
 asker=''
 answered() { wait "$asker"; grep -qs '"choices"' "$scratch/answer"; }
 
