@@ -14,7 +14,12 @@ namespace Evenkeel.EndToEnd;
 public sealed class Month(SharedStack shared) : IAsyncLifetime
 {
     private const int Days = 30, CallsADay = 100, Callers = 16;
-    private static readonly TimeSpan Quiet = TimeSpan.FromSeconds(1.5), Margin = TimeSpan.FromMilliseconds(100);
+
+    /// <summary>Of an answer that stalls.</summary>
+    private const int Words = 5;
+
+    // Quiet: the longest that a call may take on a busy machine, for none may be under way when a price changes.
+    private static readonly TimeSpan Quiet = TimeSpan.FromSeconds(4), Margin = TimeSpan.FromMilliseconds(100);
 
     internal static readonly string[] Instances = ["month-a", "month-b", "month-c"];
 
@@ -47,7 +52,7 @@ public sealed class Month(SharedStack shared) : IAsyncLifetime
         do
         {
             // Off-peak windows begin and end with the minute: with the next one that leaves time for some calls before it.
-            _edge = new DateTimeOffset(DateTimeOffset.UtcNow.AddSeconds(6).UtcTicks / TimeSpan.TicksPerMinute * TimeSpan.TicksPerMinute, TimeSpan.Zero).AddMinutes(1);
+            _edge = new DateTimeOffset(DateTimeOffset.UtcNow.AddSeconds(12).UtcTicks / TimeSpan.TicksPerMinute * TimeSpan.TicksPerMinute, TimeSpan.Zero).AddMinutes(1);
             edge = TimeOnly.FromDateTime(_edge.UtcDateTime);
             (before, after) = (edge.AddMinutes(-10), edge.AddMinutes(10));
             // A thousand times what is usual, so that a month comes to more than a few cents.
@@ -113,8 +118,8 @@ public sealed class Month(SharedStack shared) : IAsyncLifetime
         {
             Add(name, "reasoning_first=6", "month-think");
             Add(name, "usage_chunk=off", "month-mute");
-            Add(name, "stall_after_tokens=5;stall_ms=30000", "month-leave");
-            Add(name, "delay=5000", "month-late");
+            Add(name, $"stall_after_tokens={Words};stall_ms=30000", "month-leave");
+            Add(name, "delay=30000", "month-late");
         }
         Add("month-a", "cut_after_tokens=8", "month-cut");
         Add("month-a", "error_json_200", "month-broken");
@@ -166,16 +171,14 @@ public sealed class Month(SharedStack shared) : IAsyncLifetime
 
         Task<StreamedReply> StreamAsync(string model) => shared.Gateway.StreamAsync(model, prompt, id: Id(call));
 
-        // After the first words, when all has come that ever will; or before anything has, once the provider is at it.
+        // When all words have come that ever will; or before any has, once the provider is at it.
         async Task<string?> LeaveAsync(string model, bool afterText)
         {
+            if (afterText) return (await shared.Gateway.LeaveAfterAsync(Words, model, prompt, Id(call))).Done ? "it was not left" : null;
             using var leave = new CancellationTokenSource();
-            var asked = shared.Gateway.StreamAsync(model, prompt, onFirstText: () => leave.CancelAfter(120), leave: leave.Token, id: Id(call));
-            if (!afterText)
-            {
-                await shared.Providers.Ledger.WaitAsync(entries => entries.Any(entry => entry.RequestId == Id(call)));
-                await leave.CancelAsync();
-            }
+            var asked = shared.Gateway.StreamAsync(model, prompt, leave: leave.Token, id: Id(call));
+            await shared.Providers.Ledger.WaitAsync(entries => entries.Any(entry => entry.RequestId == Id(call)));
+            await leave.CancelAsync();
             return (await asked).Done ? "it was not left" : null;
         }
 

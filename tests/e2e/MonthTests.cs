@@ -127,7 +127,9 @@ public sealed partial class MonthTests(SharedStack shared, Month month, ITestOut
             {
                 if (block.AsSpan(0, read).ContainsAnyExcept((byte)0)) text.Write([.. block.Take(read).Where(one => one != 0)]);
             }
-            return Encoding.UTF8.GetString(text.ToArray()).Split('\n', StringSplitOptions.RemoveEmptyEntries);
+            // Nor is a last one that is still being written.
+            var lines = Encoding.UTF8.GetString(text.ToArray());
+            return lines[..(lines.LastIndexOf('\n') + 1)].Split('\n', StringSplitOptions.RemoveEmptyEntries);
         }
     }
 

@@ -100,7 +100,17 @@ internal sealed class Gateway : IDisposable
     }
 
     /// <summary>Reads a stream to its end; what breaks it is in the answer's head.</summary>
-    public async Task<StreamedReply> StreamAsync(string model, string prompt = "Hello!", Action? onFirstText = null, CancellationToken leave = default, string? id = null)
+    public Task<StreamedReply> StreamAsync(string model, string prompt = "Hello!", Action? onFirstText = null, CancellationToken leave = default, string? id = null) =>
+        StreamAsync(model, prompt, pieces => { if (pieces == 1) onFirstText?.Invoke(); }, leave, id);
+
+    /// <summary>Reads a stream until so many pieces of text have come, and leaves.</summary>
+    public async Task<StreamedReply> LeaveAfterAsync(int pieces, string model, string prompt, string? id = null)
+    {
+        using var leave = new CancellationTokenSource();
+        return await StreamAsync(model, prompt, come => { if (come == pieces) leave.Cancel(); }, leave.Token, id);
+    }
+
+    private async Task<StreamedReply> StreamAsync(string model, string prompt, Action<int> onText, CancellationToken leave, string? id)
     {
         var began = DateTime.UtcNow;
         var content = new StringContent(ChatBody(model, prompt, stream: true), Encoding.UTF8, "application/json");
@@ -108,7 +118,7 @@ internal sealed class Gateway : IDisposable
         var text = new StringBuilder();
         var (status, headers) = (0, (IReadOnlyDictionary<string, string>)new Dictionary<string, string>());
         string? finishReason = null;
-        var done = false;
+        var (done, pieces) = (false, 0);
         try
         {
             using var answer = await _http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, leave);
@@ -133,11 +143,8 @@ internal sealed class Gateway : IDisposable
                 {
                     if ((string?)choice!["delta"]?["content"] is { Length: > 0 } piece)
                     {
-                        if (text.Length == 0)
-                        {
-                            onFirstText?.Invoke();
-                        }
                         text.Append(piece);
+                        onText(++pieces);
                     }
                     finishReason = (string?)choice["finish_reason"] ?? finishReason;
                 }
