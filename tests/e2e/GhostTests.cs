@@ -13,7 +13,7 @@ public sealed class GhostTests(OwnStack own) : IAsyncLifetime
         foreach (var name in (string[])["one", "two"]) own.Providers[name].Update(s => s with { FirstTokenMs = 50, LatencyMs = 70, Tokens = 4 });
         var document = own.Config.Document.DeepClone().AsObject();
         document["pools"]![0]!["ghost"] = Config.Json(new { per_day = 100_000, max_tokens_per_day = 100_000_000, sample = 1 });
-        document["failover_config"]!["health_check"] = Config.Json(new { interval = "1s", timeout = "2s", unhealthy_threshold = 2, healthy_threshold = 1 });
+        document["failover_config"]!["health_check"] = Config.Json(new { interval = "1s", timeout = "10s", unhealthy_threshold = 2, healthy_threshold = 1 });
         await own.Admin.AcknowledgedAsync(await own.Admin.PutConfigAsync(document));
     }
 
@@ -25,6 +25,7 @@ public sealed class GhostTests(OwnStack own) : IAsyncLifetime
             own.Providers[name].Update(_ => SharedStack.Simulated(name).Settings);
         }
         await own.Admin.AcknowledgedAsync(await own.Admin.PutConfigAsync(own.Config.Document));
+        foreach (var name in (string[])["one", "two"]) await own.Stack.Node.ForgiveAsync(name);
     }
 
     [Fact]
