@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
@@ -50,12 +51,15 @@ internal static class Launcher
         "/bin/bash", "-c", """exec </dev/null >/dev/null 2>&1; tail --pid="$1" -f /dev/null; [[ ! -d $3 ]] || "$2" down --purge --yes --state "$3"; rm -rf -- "$4" """, "watchdog",
         $"{Environment.ProcessId}", Path.Combine(Checkout, "evenkeel"), state, directory])!;
 
-    /// <summary>A port nobody listens on, below the range that the kernel hands out to clients.</summary>
+    private static readonly ConcurrentDictionary<int, bool> s_handedOut = new();
+
+    /// <summary>A port nobody listens on, below the range that the kernel hands out to clients. None twice: who was given one listens later.</summary>
     public static int FreePort()
     {
         while (true)
         {
             var port = Random.Shared.Next(12_000, 15_000);
+            if (!s_handedOut.TryAdd(port, true)) continue;
             using var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
             try
             {

@@ -135,8 +135,10 @@ public sealed class SharedStack : IAsyncLifetime
         config.Instance("unknown-authority", ByName("trusted"), new { api_key = KeyOf("trusted") });
         config.Instance("unverified", ByName("unverified"), new { api_key = KeyOf("unverified"), tls = new { verify = false } });
 
+        // Who waits in a queue is not to be sent away because this machine is busy.
+        var patient = new { queue = new { timeout = "30s" } };
         return config
-            .Pool("spread", [["a", "b", "c"], ["lite"]])
+            .Pool("spread", [["a", "b", "c"], ["lite"]], patient)
             .Pool("mortal", [Mortals])
             .Pool("plain", [["plain"]])
             .Pool("renamed", [["renamed"]])
@@ -150,7 +152,7 @@ public sealed class SharedStack : IAsyncLifetime
                 failover_config = new { fallback = new { degraded_model = "lesser-model" } },
             })
             .Pool("gone", [["gone"]])
-            .Pool("idle", [["idle"]])
+            .Pool("idle", [["idle"]], patient)
             .Pool("counted", [["counted"]])
             .Pool("slow", [["slow-1", "slow-2"]])
             .Pool("cut", [["cut"], ["continues"]])
