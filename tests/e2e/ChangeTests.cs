@@ -177,11 +177,11 @@ public sealed class ChangeTests(SharedStack shared)
         var watch = Task.Run(async () =>
         {
             var came = DateTime.MaxValue;
-            while (!stop.IsCancellationRequested)
+            for (var isLast = false; !isLast; await Task.Delay(20))
             {
+                isLast = stop.IsCancellationRequested;      // once more then: it may have looked before they came
                 seen.UnionWith(shared.Stack.Workers);
                 came = came == DateTime.MaxValue && seen.Count > before.Count ? DateTime.UtcNow : came;
-                await Task.Delay(20);
             }
             reloads.Add(came);
         });

@@ -62,7 +62,7 @@ public sealed class OpenAiClientTests(SharedStack shared)
     [Fact]
     public async Task A_stream_is_passed_on_as_it_arrives()
     {
-        Plain.AddFault("answer;first_token_ms=10;tokens_per_second=20", times: 1);
+        Plain.AddFault("answer;first_token_ms=10;tokens_per_second=10", times: 1);
         var arrivals = new List<DateTime>();
         await foreach (var update in shared.Gateway.Chat("plain-model").CompleteChatStreamingAsync("Slowly, please."))
         {
@@ -71,7 +71,7 @@ public sealed class OpenAiClientTests(SharedStack shared)
                 arrivals.Add(DateTime.UtcNow);
             }
         }
-        // Twenty tokens at 20 a second: held back to the end they would all come at once.
+        // Twenty tokens at 10 a second: held back to the end they would all come at once.
         Assert.True(arrivals[^1] - arrivals[0] > TimeSpan.FromMilliseconds(600), $"all within {arrivals[^1] - arrivals[0]}");
         Assert.True(arrivals.Zip(arrivals.Skip(1)).Count(pair => pair.Second - pair.First > TimeSpan.FromMilliseconds(20)) >= 10, "in a few heaps");
     }
