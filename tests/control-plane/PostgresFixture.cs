@@ -1,6 +1,4 @@
 using System.Diagnostics;
-using System.Net;
-using System.Net.Sockets;
 using System.Security.Cryptography;
 using Npgsql;
 using Xunit;
@@ -39,7 +37,7 @@ public sealed class PostgresFixture : IAsyncLifetime
         await Run("initdb", "-D", Data, "-U", Superuser, "--auth=scram-sha-256", "--pwfile=" + PasswordFile, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync");
         for (var attempt = 1; ; attempt++)
         {
-            Port = FreePort();
+            Port = Agent.AgentNode.FreePort();
             try
             {
                 await Run("pg_ctl", "-D", Data, "-l", Path.Combine(_directory, "log"), "-w", "-t", "60",
@@ -138,13 +136,6 @@ public sealed class PostgresFixture : IAsyncLifetime
             .OrderByDescending(d => int.TryParse(Path.GetFileName(d), out var version) ? version : 0)
             .Select(d => Path.Combine(d, "bin"))
             .First(d => File.Exists(Path.Combine(d, "initdb")));
-
-    private static int FreePort()
-    {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
-    }
 }
 
 /// <summary>Tests that need PostgreSQL share one cluster and run one after the other.</summary>

@@ -18,8 +18,9 @@ internal sealed class AgentNode : IAsyncDisposable
 
     private readonly DirectoryInfo directory = Directory.CreateTempSubdirectory("evenkeel-agent-");
     private readonly ConcurrentQueue<string> log = new();
-    private readonly HttpClient http = new() { Timeout = TimeSpan.FromSeconds(5) };
+    private readonly HttpClient http = new() { Timeout = Patience };
     private Process? agent;
+    private static readonly ConcurrentDictionary<int, bool> s_given = new();
 
     public AgentNode()
     {
@@ -60,7 +61,10 @@ internal sealed class AgentNode : IAsyncDisposable
 
     /// <summary>The processes of nginx that work in this directory.</summary>
     public IReadOnlyList<int> Nginx(string title) =>
-        [.. Process.GetProcesses().Select(process => process.Id).Where(pid => Title(pid).StartsWith("nginx: " + title, StringComparison.Ordinal) && WorksHere(pid))];
+        [.. Processes().Where(pid => Title(pid).StartsWith("nginx: " + title, StringComparison.Ordinal) && WorksHere(pid))];
+
+    /// <summary>Those of them that take new connections; one that drains says so in its title.</summary>
+    public IReadOnlyList<int> ActiveWorkers => [.. Processes().Where(pid => Title(pid) == "nginx: worker process" && WorksHere(pid))];
 
     /// <summary>A text whose edge answers with <paramref name="answer"/>; the rest can break it in a stage of choice.</summary>
     public (string Text, string Digest) Text(string answer, string main = "", string init = "", string server = "", int? edgePort = null)
@@ -82,11 +86,14 @@ internal sealed class AgentNode : IAsyncDisposable
                 scgi_temp_path tmp/scgi;
                 uwsgi_temp_path tmp/uwsgi;
                 lua_shared_dict workers 1m;
+                lua_shared_dict held 64k;
                 init_by_lua_block { require("standin").init("{{digest}}") {{init}} }
                 init_worker_by_lua_block { require("standin").init_worker() }
                 server {
                     listen 127.0.0.1:{{edgePort ?? EdgePort}};
                     location = /slow { content_by_lua_block { ngx.say("begin") ngx.flush(true) ngx.sleep(tonumber(ngx.var.arg_s)) ngx.say("end") } }
+                    location = /held { content_by_lua_block { ngx.say("begin") ngx.flush(true) repeat ngx.sleep(0.05) until ngx.shared.held:get("over") ngx.say("end") } }
+                    location = /over { content_by_lua_block { ngx.shared.held:set("over", true) } }
                     location / { return 200 "{{answer}}"; }
                 }
                 server { listen unix:run/instances/only.sock; return 200 "adapter"; }
@@ -157,6 +164,11 @@ internal sealed class AgentNode : IAsyncDisposable
 
     public Task<Stream> SlowAnswerAsync(double seconds) => http.GetStreamAsync(FormattableString.Invariant($"http://127.0.0.1:{EdgePort}/slow?s={seconds}"));
 
+    /// <summary>One that ends when it is told to: however slow the machine is, it goes on until then.</summary>
+    public Task<Stream> HeldAnswerAsync() => http.GetStreamAsync($"http://127.0.0.1:{EdgePort}/held");
+
+    public Task EndHeldAnswersAsync() => http.GetStringAsync($"http://127.0.0.1:{EdgePort}/over");
+
     public Task AnswersAsync(string answer) => EventuallyAsync($"the edge answers {answer}", async () => await AnswerAsync() == answer);
 
     public async Task<ControlPlaneStub.Report> ReportAsync(string digest, string result)
@@ -182,15 +194,24 @@ internal sealed class AgentNode : IAsyncDisposable
         await EventuallyAsync("nginx is gone", () => Task.FromResult(Nginx("").Count == 0));
         await Stub.DisposeAsync();
         http.Dispose();
+        // What an agent that was killed had begun still writes here until it ends.
+        await EventuallyAsync("nobody works here any more", () => Task.FromResult(!Processes().Any(WorksHere)));
         directory.Delete(recursive: true);
     }
 
+    /// <summary>One that nobody has. It is given once: who asked for it may bind it much later, while other tests ask for theirs.</summary>
     public static int FreePort()
     {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
+        while (true)
+        {
+            using var listener = new TcpListener(IPAddress.Loopback, 0);
+            listener.Start();
+            var port = ((IPEndPoint)listener.LocalEndpoint).Port;
+            if (s_given.TryAdd(port, true)) return port;
+        }
     }
+
+    private static IEnumerable<int> Processes() => Process.GetProcesses().Select(process => process.Id);
 
     private static string Title(int pid)
     {
