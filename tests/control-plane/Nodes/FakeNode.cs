@@ -121,8 +121,8 @@ internal sealed class FakeNode : IAsyncDisposable
                 if ((revision, state).CompareTo((held.Revision, held.State)) < 0) return Results.StatusCode(409);
                 if ((revision, state, digest) == held) return Results.StatusCode(204);
                 held = (revision, state, digest);
+                Taken.Enqueue(snapshot);        // with it: whoever sees the revision looks at this one
             }
-            Taken.Enqueue(snapshot);
             return Results.StatusCode(202);
         }
         finally
