@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Net;
 using System.Security.Cryptography;
@@ -125,8 +126,16 @@ public sealed class AlertTests(PostgresFixture postgres) : IClassFixture<Postgre
         await using var database = await controlPlane.OpenDatabaseAsync();
         await AwayAsync("0 s", "20 minutes");
         Assert.Equal(["failing-today", "nobody"], await MeasuredAsync());
-        await AwayAsync("299 s", "20 minutes");
-        Assert.Equal(["failing-today", "nobody"], await MeasuredAsync());
+        // In the window still, if it is looked at within that second.
+        IEnumerable<string> measured = [];
+        await NodeCalls.EventuallyAsync("a look within a second", async () =>
+        {
+            var watch = Stopwatch.StartNew();
+            await AwayAsync("299 s", "20 minutes");
+            measured = await MeasuredAsync();
+            return watch.Elapsed < TimeSpan.FromSeconds(1);
+        });
+        Assert.Equal(["failing-today", "nobody"], measured);
         await AwayAsync("310 s", "20 minutes");         // it has left the window
         Assert.Equal(["failing", "failing-today", "nobody"], await MeasuredAsync());
         await AwayAsync("280 s", "330 s");              // little of it is from before the window
@@ -285,7 +294,8 @@ public sealed class AlertTests(PostgresFixture postgres) : IClassFixture<Postgre
         Assert.Equal(40, receiver.Calls.Count);
         Assert.Equal(40, receiver.Calls.Select(call => call.NoticeId).Distinct().Count());
         Assert.All(receiver.Calls.Where(call => call.Path == "/slack"), call => Assert.StartsWith("TEST of the webhook slack", (string)call.Json["text"]!));
-        Assert.Contains((await admin.GetJsonAsync("/api/v1/webhooks/deliveries?webhook=dead&limit=500")).AsArray(), delivery => (string?)delivery!["words"] == "ConnectionRefused");
+        await NodeCalls.EventuallyAsync("the dead one was tried, too", async () =>
+            (await admin.GetJsonAsync("/api/v1/webhooks/deliveries?webhook=dead&limit=500")).AsArray().Any(delivery => (string?)delivery!["words"] == "ConnectionRefused"));
     }
 
     [Fact]
@@ -325,12 +335,12 @@ public sealed class AlertTests(PostgresFixture postgres) : IClassFixture<Postgre
     [Fact]
     public async Task A_redirect_is_not_followed()
     {
-        receiver.Answer = call => call == 1 ? (307, receiver.Url + "/elsewhere") : (200, null);
+        receiver.Answer = _ => (307, receiver.Url + "/elsewhere");
         await admin.ApplyAsync(Config());
         await TestAsync("ops");
         await NodeCalls.EventuallyAsync("it was tried", async () => (await DeliveryAsync("pending"))["words"] is not null);
         Assert.Equal("redirects are not followed", (string)(await DeliveryAsync("pending"))["words"]!);
-        Assert.Equal("/ops", Assert.Single(receiver.Calls).Path);
+        Assert.All(receiver.Calls, call => Assert.Equal("/ops", call.Path));       // it may have been tried again by now
     }
 
     [Fact]
