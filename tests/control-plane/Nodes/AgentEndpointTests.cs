@@ -90,7 +90,7 @@ public sealed class AgentEndpointTests(PostgresFixture postgres) : IAsyncLifetim
     public async Task An_admin_listener_at_a_public_address_has_to_speak_TLS()
     {
         await admin.ApplyAsync(NodeCalls.Config());
-        Task<HttpResponseMessage> Ask(string listen, string url) => node.GetAsync($"/node/v1/local/nginx.conf?have=&admin_listen={listen}&admin_url={Uri.EscapeDataString(url)}&wait_s=5");
+        Task<HttpResponseMessage> Ask(string listen, string url) => node.GetAsync($"/node/v1/local/nginx.conf?have=&admin_listen={listen}&admin_url={Uri.EscapeDataString(url)}&wait_s=20");
         Assert.Equal(HttpStatusCode.BadRequest, (await Ask("203.0.113.5:9145", "http://127.0.0.1:9145")).StatusCode);
         Assert.Equal(HttpStatusCode.BadRequest, (await Ask("[2001:db8::5]:9145", "http://node.test:9145")).StatusCode);
         foreach (var (url, listen) in new[] { ("https://203.0.113.5:9145", "listen 203.0.113.5:9145 ssl;"), ("http://10.0.0.5:9145", "listen 10.0.0.5:9145;") })
