@@ -127,13 +127,12 @@ public sealed class DatabaseTests(PostgresFixture postgres)
         using var agent = plane.Node();
         var revision = await admin.PutConfigAsync(Sample.Yaml);
         using var viewer = plane.Caller(await TokenAsync("viewer", DateTime.UtcNow.AddHours(1)));
+        var ends = DateTime.UtcNow.AddSeconds(8);
+        using var brief = plane.Caller(await TokenAsync("brief", ends));
         using var browser = plane.CreateClient();
         await browser.SendAsync(HttpMethod.Post, "/api/v1/session", Body.Json($$"""{"token":"{{ControlPlane.AdminToken}}"}"""));
         await agent.TextAsync("one", node.Url);
         await NodeCalls.EventuallyAsync("the node runs it", () => node.Revision == revision);
-        // Late, for it is to be known before it ends.
-        var ends = DateTime.UtcNow.AddSeconds(12);
-        using var brief = plane.Caller(await TokenAsync("brief", ends));
         // Nobody has used the tokens yet: they are known all the same.
         var tokens = plane.Services.GetRequiredService<AdminTokens>();
         await NodeCalls.EventuallyAsync("all is remembered", () => tokens.Known == (2, 1) && plane.Services.GetRequiredService<NodeMemory>() is { Leads: true, Nodes.Count: 1 });
