@@ -26,6 +26,8 @@ public sealed class Dashboard : IAsyncLifetime
 
     public async Task InitializeAsync()
     {
+        // Five seconds by itself: a promise about time is measured by its test.
+        Assertions.SetDefaultExpectTimeout((float)Wait.Patience.TotalMilliseconds);
         var launch = LaunchAsync();
         _stack = await Stack.StartAsync("browser", config: null);
         _providers.BaseAddress = new Uri($"http://127.0.0.1:{Stack.Recorded("PROVIDER_CONTROL_PORT")}");
@@ -35,6 +37,9 @@ public sealed class Dashboard : IAsyncLifetime
         await Stack.Admin.AcknowledgedAsync(revision);
         await ProvidersAsync(HttpMethod.Post, "/instances/c/faults", new { fault = "status=500", times = 1 });
         Expect.Served(await Stack.Gateway.AskManyAsync("deepseek-chat", calls: 60, atATime: 30));
+        // It is seen when it is read from the node, some seconds later; and the page asks for samples twice a minute only.
+        await Wait.Until(async () => (await Stack.Admin.GetAsync("telemetry/errors"))["points"]!.AsArray().Sum(point => (int)point!["requests"]!) > 60, "calls and the failure are counted");
+        await Wait.Until(async () => (await Stack.Admin.ListAsync("ghosts/samples")).Count > 0, "samples are kept");
         await launch;
     }
 
