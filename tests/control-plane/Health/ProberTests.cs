@@ -174,8 +174,10 @@ public sealed class ProberTests(PostgresFixture postgres) : IClassFixture<Postgr
         var knocks = node.Knocks.Where(knock => knock.At >= from && knock.At < until).ToList();
         Assert.InRange(knocks.Count, 400, 600);
         Assert.Equal(1, node.MostKnocksAtOnce);
-        var busiest = knocks.GroupBy(knock => knock.At.Ticks / TimeSpan.TicksPerSecond).Max(second => second.Count());
-        Assert.True(busiest < 150, $"{busiest} probes in one second");
+        // By when they are due: what a machine that stalls for a moment makes up for in the next is no step.
+        await using var database = await controlPlane.OpenDatabaseAsync();
+        var busiest = await database.ExecuteScalarAsync<long>("select max(n) from (select count(*) as n from instance_health group by date_trunc('second', next_at)) seconds");
+        Assert.InRange(busiest, 1, 149);
     }
 
     private static string Config(string[] instances, string interval = "1s", string timeout = "2s", string more = "") => $$"""
