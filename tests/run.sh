@@ -91,7 +91,7 @@ counter() { sed -nE "s/.*<Counters [^>]*\b$1=\"([0-9]+)\".*/\1/p" "$trx" | head 
 need_build() { # once for all: two lanes cannot build the same project
   [[ -z ${EVENKEEL_TESTS_BUILT:-} ]] || return 0
   begin 'test build'
-  if dotnet build ControlPlane.sln --nologo -v quiet >"$log" 2>&1; then export EVENKEEL_TESTS_BUILT=1; else show_log; record 0 1 0; return 1; fi
+  if dotnet build ControlPlane.sln -c Release --nologo -v quiet >"$log" 2>&1; then export EVENKEEL_TESTS_BUILT=1; else show_log; record 0 1 0; return 1; fi
 }
 
 dotnet_tests() { # PROJECT NAME [WORDS]: counted from the .trx report; lines with WORDS are shown as they come
@@ -99,7 +99,7 @@ dotnet_tests() { # PROJECT NAME [WORDS]: counted from the .trx report; lines wit
   need_build || return 0
   begin "$2"
   trx=$results/$2.trx; rm -f -- "$trx"
-  dotnet test "$1" --no-build --nologo --logger "trx;LogFileName=$2.trx" --logger 'console;verbosity=normal' \
+  dotnet test "$1" -c Release --no-build --nologo --logger "trx;LogFileName=$2.trx" --logger 'console;verbosity=normal' \
     --results-directory "$results" 2>&1 | tee "$log" | { grep -a --line-buffered -E "^ +(${3:-Failed|Skipped}) |: error " || true; } || code=$?
   if [[ ! -s $trx ]]; then show_log; record 0 1 0; return; fi
   good=$(counter passed) bad=$(counter failed) total=$(counter total)
