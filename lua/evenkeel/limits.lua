@@ -49,6 +49,9 @@ function M.bucket(name) return { full_at = name, lifts = name .. ":n", claim = n
 --- @param shared a shared dict  @param now_us whole microseconds
 --- @return whether there was enough, and after how many microseconds it is full again
 function M.take(shared, bucket, cost, now_us)
+  -- Looked at first: what is taken and given back again would for that moment be missing to all others.
+  local held = shared:get(bucket.full_at)
+  if held and held + cost - now_us > MINUTE_US then return false, held - now_us end
   local lifts = shared:get(bucket.lifts) or 0
   local full_at = shared:incr(bucket.full_at, cost, now_us)
   if not full_at then return true, cost end                       -- the dict is full: rather serve uncounted than not at all

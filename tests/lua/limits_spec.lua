@@ -59,6 +59,14 @@ describe("a token bucket", function()
     assert.equal(10e6, full_after)
   end)
 
+  it("is not touched by a refusal, not even for a moment in which others would see less than there is", function()
+    takes(60, 1000)
+    local reading = { get = function(_, key) return dict:get(key) end }
+    local ok, full_after = limits.take(reading, bucket, 1e6, now_us)
+    assert.is_false(ok)
+    assert.equal(MINUTE_US, full_after)
+  end)
+
   it("may go into debt, and then gives nothing until that is paid", function()
     limits.take(dict, bucket, 1e6, now_us)
     limits.settle(dict, bucket, 3 * MINUTE_US, now_us)

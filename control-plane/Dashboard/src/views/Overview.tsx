@@ -63,7 +63,7 @@ interface Link { name: string; d: string; width: number; tone: string; flows: bo
 
 function Topology({ pool, known }: { pool: LivePool; known: Map<string, LiveInstance> }) {
   const box = useRef<HTMLDivElement>(null)
-  const [links, setLinks] = useState<Link[]>([]), [size, setSize] = useState<[number, number]>([0, 0])
+  const [links, setLinks] = useState<Link[]>([])
   const measure = () => {
     const frame = box.current
     if (!frame) return
@@ -82,7 +82,7 @@ function Topology({ pool, known }: { pool: LivePool; known: Map<string, LiveInst
       const { tone } = condition(instance), flows = instance.attempts_per_s > 0 && tone !== 'off'
       next.push({ name: card.dataset.link!, d: bend(x(hub.right), y(hub.top + hub.height / 2), x(spot.left) - 1, y(spot.top + spot.height / 2)), width: flows ? 1.5 + 9 * Math.min(1, instance.attempts_per_s / Math.max(calls, 1e-9)) : 1.5, tone: flows ? (tone === 'bad' ? 'bad' : tone === 'warn' ? 'warn' : 'flow') : 'idle', flows })
     })
-    setSize([frame.clientWidth, frame.clientHeight]); setLinks(next)
+    setLinks(next)
   }
   useLayoutEffect(measure, [pool, known])
   useEffect(() => {
@@ -93,7 +93,7 @@ function Topology({ pool, known }: { pool: LivePool; known: Map<string, LiveInst
   const state = pool.state === 'up' ? null : pool.state
   return (
     <section class="panel topology" aria-label={`Pool ${pool.name}`} ref={box}>
-      <svg class="links" aria-hidden="true" width={size[0]} height={size[1]}>{links.map(l => <path key={l.name} d={l.d} class={`link ${l.tone} ${l.flows ? 'flows' : ''}`} stroke-width={l.width} />)}</svg>
+      <svg class="links" aria-hidden="true">{links.map(l => <path key={l.name} d={l.d} class={`link ${l.tone} ${l.flows ? 'flows' : ''}`} stroke-width={l.width} />)}</svg>
       <div class="t-clients"><span>Clients</span><b>{rate(pool.requests_per_s)}</b></div>
       <a class="t-pool" href={linkTo('fleet', { pool: pool.name })}>
         <span class="t-kind">Pool</span><b>{pool.name}</b><span>{words(pool.algorithm)}</span>
